@@ -1,0 +1,60 @@
+"""Quantities in base units (seconds, bytes, FLOP): reading what people write, printing what people read."""
+
+import re
+from typing import NamedTuple
+
+_DECIMAL = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
+_BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+_NUMBER = r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*"
+
+
+class Scaled(NamedTuple):
+    value: float
+    prefix: str
+
+
+def parse_bytes(text: str) -> int:
+    """'16GiB', '1.5 GB', '300' -> bytes; KB/MB/GB are powers of 1000, KiB/MiB/GiB of 1024. Raises ValueError."""
+    match = re.fullmatch(_NUMBER + r"([kKMGTP]i?)?B?\s*", text)
+    if not match or (match[2] or "") not in _DECIMAL | _BINARY:
+        raise ValueError(f"wanted an amount of memory such as '16GiB' or '512MB'; got {text!r}")
+    return round(float(match[1]) * (_DECIMAL | _BINARY)[match[2] or ""])
+
+
+def parse_seconds(text: str) -> float:
+    """'2m', '250 ms', '30' -> seconds. Raises ValueError."""
+    match = re.fullmatch(_NUMBER + r"([a-zµ]*)\s*", text)
+    if not match or (match[2] or "s") not in _SECONDS:
+        raise ValueError(f"wanted a time such as '2m', '30s' or '250ms'; got {text!r}")
+    return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def scaled(value: float) -> Scaled:
+    """`value` divided by the largest power of 1000 that leaves at least 1, with that power's prefix."""
+    for prefix in ("P", "T", "G", "M", "k"):
+        if abs(value) >= _DECIMAL[prefix]:
+            return Scaled(value / _DECIMAL[prefix], prefix)
+    return Scaled(value, "")
+
+
+def format_seconds(seconds: float) -> str:
+    """Three significant digits in the unit that fits: '1.23 ms'."""
+    for unit in ("s", "ms", "us"):
+        if abs(seconds) >= _SECONDS[unit]:
+            return f"{seconds / _SECONDS[unit]:.3g} {unit}" if abs(seconds) < 1000 else f"{seconds:.0f} s"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def format_bytes(count: float) -> str:
+    """Binary units: '1.5 GiB'."""
+    for prefix in ("Ti", "Gi", "Mi", "Ki"):
+        if abs(count) >= _BINARY[prefix]:
+            return f"{count / _BINARY[prefix]:.4g} {prefix}B"
+    return f"{count:.0f} B"
+
+
+def format_count(count: float, unit: str = "") -> str:
+    """Decimal prefixes: format_count(2.5e12, 'FLOP') is '2.5 TFLOP'."""
+    value, prefix = scaled(count)
+    return f"{value:.3g} {prefix}{unit}".rstrip()

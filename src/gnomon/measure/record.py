@@ -1,0 +1,147 @@
+"""What a measurement is, as stored. No torch here: the report reads these."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gnomon.core.records import record
+from gnomon.core.stats import Interval, RatioTest
+
+Level = Literal["model", "layer", "operator", "kernel"]
+LEVELS: tuple[Level, ...] = ("model", "layer", "operator", "kernel")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time in one call. start_s counts from the start of the call; parent is an index into the spans.
+
+    cpu_s: CPU time of the thread that ran it, None where only wall time is known. attributes: shapes, module path ...
+    """
+
+    name: str
+    level: Level
+    start_s: float
+    wall_s: float
+    cpu_s: float | None
+    parent: int | None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One fresh process: the calls that were timed after warm-up, and what happened before.
+
+    wall_s, cpu_s (process CPU time), page_faults: one number per call. import_s, build_s, first_call_s: cold start.
+    """
+
+    wall_s: tuple[float, ...]
+    cpu_s: tuple[float, ...]
+    page_faults: tuple[int, ...]
+    warmup_calls: int
+    is_stable: bool
+    import_s: float
+    build_s: float
+    first_call_s: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LevelRun:
+    """The sessions that traced down to `level` and no deeper. Times of a level are read from its own run only.
+
+    overhead: how much longer a call took than in the untraced run, as a fraction of it; None for the model level.
+    """
+
+    level: Level
+    sessions: tuple[Session, ...]
+    overhead: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """One module: inclusive and self CPU time per call in seconds, from the layer level's run, overhead subtracted."""
+
+    path: str
+    type: str
+    calls: int
+    wall_s: float
+    cpu_s: float
+    self_cpu_s: float
+    output_shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorTime:
+    """All calls of one operator with the same shapes in the same module, per step, from the operator level's run."""
+
+    name: str
+    module: str
+    shapes: tuple[tuple[int, ...], ...]
+    calls: int
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where and with what a number was taken."""
+
+    machine: Mapping[str, Any]
+    python: str
+    packages: Mapping[str, str]
+    threads: int
+    allocator: str
+    device: str
+    started_at: str
+
+
+@record("measurement", 1)
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A task measured at several levels.
+
+    latency: 'p50', 'p90', 'p99', 'mean', 'trimmed_mean' of wall seconds per call of the untraced run, with intervals.
+    operators_cover: sum of operator CPU times over the model's CPU time, from the operator run; the rest is `rest`.
+    """
+
+    task: str
+    task_digest: str
+    variant: str
+    mode: str
+    batch: int
+    dims: Mapping[str, int]
+    latency: Mapping[str, Interval]
+    cpu_latency: Mapping[str, Interval]
+    throughput_per_s: float
+    levels: tuple[LevelRun, ...]
+    layers: tuple[LayerTime, ...]
+    operators: tuple[OperatorTime, ...]
+    operators_cover: float | None
+    rest: str
+    spans: tuple[Span, ...]
+    output_digest: str
+    environment: Environment
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VariantTimes:
+    """One variant inside a comparison: its sessions, and its outputs' digest in the first of them."""
+
+    name: str
+    sessions: tuple[Session, ...]
+    failure: str | None = None
+
+
+@record("comparison", 1)
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Variants of a task timed interleaved in the same processes. ratios[name]: baseline time over that variant's."""
+
+    task: str
+    task_digest: str
+    baseline: str
+    clock: Literal["wall", "cpu"]
+    variants: tuple[VariantTimes, ...]
+    ratios: Mapping[str, RatioTest]
+    environment: Environment
