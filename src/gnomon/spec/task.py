@@ -34,7 +34,7 @@ class Tensor:
 class Model:
     """Where the model comes from.
 
-    source 'python': target 'package.module:callable' of an installed package, called with `arguments`, gives the module.
+    source 'python': target 'package.module:callable' of an installed package, called with `arguments`.
     source 'huggingface': target is a class of transformers ('BertModel'), `arguments` its configuration's values;
     weights are random, drawn from `seed`. source 'onnx': target is a file, run by ONNX Runtime, never by torch.
     weights: absolute path of a safetensors file that is loaded strictly into the module, with its SHA-256.
@@ -74,8 +74,8 @@ class Training:
 class Quality:
     """The bound within which a change must stay.
 
-    evaluate: 'module:callable' called as evaluate(predict, dims) -> {metric: value}, where predict maps a dict of named
-    inputs to a tuple of output tensors; None when the task has no measure but its outputs. metric: the one that is bound.
+    evaluate: 'module:callable' called as evaluate(predict, dims) -> {metric: value}, where predict maps named
+    inputs to output tensors; None when the task has no measure but its outputs. metric: the one that is bound.
     largest_loss: how much worse the metric may get. least_cosine: bound on the mean cosine to the baseline's outputs.
     """
 
