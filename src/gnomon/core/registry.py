@@ -18,13 +18,12 @@ class Registry:
     def __init__(self, kind: str, targets: Mapping[str, str], group: str | None = None) -> None:
         self.kind, self._group = kind, group
         self._targets = dict(targets)
-        self._plugins_read = group is None
 
     def _all(self) -> dict[str, str]:
-        if not self._plugins_read:
+        if self._group is not None:
             for point in metadata.entry_points(group=self._group):
                 self._targets.setdefault(point.name, point.value)
-            self._plugins_read = True
+            self._group = None  # read once
         return self._targets
 
     def names(self) -> list[str]:

@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+Verdict = Literal["faster", "slower", "undecided"]
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -36,7 +38,7 @@ class RatioTest:
 
     speedup: Interval
     detectable: float | None
-    verdict: Literal["faster", "slower", "undecided"]
+    verdict: Verdict
 
 
 def percentile(samples: Sequence[float], q: float) -> float:
@@ -71,7 +73,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
 def bootstrap_interval(
     values: Sequence[float],
-    statistic: Callable[[np.ndarray], float] = np.median,  # type: ignore[assignment]
+    statistic: Callable[[np.ndarray], float] = np.median,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -127,7 +129,7 @@ def ratio_test(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> R
     speedup = Interval(math.exp(mean.value), low, high, level, mean.n)
     error = float(logs.std(ddof=1)) / math.sqrt(mean.n)
     power = t_quantile(0.5 + level / 2, mean.n - 1) + t_quantile(0.8, mean.n - 1)
-    verdict = "faster" if low > 1 else "slower" if high < 1 else "undecided"
+    verdict: Verdict = "faster" if low > 1 else "slower" if high < 1 else "undecided"
     return RatioTest(speedup, math.exp(power * error), verdict)
 
 
