@@ -1,0 +1,13 @@
+"""Where Gnomon keeps what outlives a command: the store and the caches. `GNOMON_HOME` moves all of it."""
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """`$GNOMON_HOME`, else the platform's cache folder for the user; made when it is missing."""
+    base = os.environ.get("GNOMON_HOME")
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gnomon"
+    folder = Path(base).expanduser() if base else default
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
