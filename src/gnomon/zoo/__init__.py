@@ -1,0 +1,1 @@
+"""The tasks that Gnomon works on: models, their data and their measure of quality, each beside its manifest."""
