@@ -1,0 +1,80 @@
+"""The kinds of record: which class reads each, and which of its values are copied into columns.
+
+Both tables work on names and plain JSON, so the store imports none of the rooms that define the records.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gnomon.core.records import from_json
+from gnomon.core.registry import Registry
+
+RECORDS = Registry(
+    "kind of record",
+    {
+        "task": "gnomon.spec.task:Task",
+        "opgraph": "gnomon.workload.graph:OpGraph",
+        "measurement": "gnomon.measure.record:Measurement",
+        "comparison": "gnomon.measure.record:Comparison",
+        "forecast": "gnomon.forecast.record:Forecast",
+        "change": "gnomon.sharpen.record:Change",
+        "device": "gnomon.devices.device:Device",
+    },
+)
+
+TEXTS = ("task", "task_digest", "device", "variant", "verdict")
+NUMBERS = ("latency_s", "speedup")
+COLUMNS = ("task", "task_digest", "device", "variant", "latency_s", "speedup", "verdict")
+
+# kind -> column -> where the value is in the record. A kind that is not here is stored without such values.
+HOT: Mapping[str, Mapping[str, str]] = {
+    "task": {"task": "name", "task_digest": "digest", "device": "device"},
+    "opgraph": {"task": "name", "variant": "mode"},
+    "measurement": {
+        "task": "task",
+        "task_digest": "task_digest",
+        "device": "environment.device",
+        "variant": "variant",
+        "latency_s": "latency.p50.value",
+    },
+    "comparison": {
+        "task": "task",
+        "task_digest": "task_digest",
+        "device": "environment.device",
+        "variant": "baseline",
+    },
+    "forecast": {"task": "task", "device": "device", "variant": "predictor", "latency_s": "total.value_s"},
+    "change": {
+        "task": "task",
+        "task_digest": "task_digest",
+        "variant": "recipe",
+        "speedup": "speedup.speedup.value",
+        "verdict": "verdict",
+    },
+    "device": {"device": "name"},
+}
+
+
+def hot(document: Mapping[str, Any]) -> dict[str, str | float | None]:
+    """The values of a record's JSON that become columns; None for what the kind or this record does not have."""
+    places = HOT.get(kind_of(document), {})
+    values: dict[str, str | float | None] = {}
+    for column in COLUMNS:
+        value: Any = document if column in places else None
+        for key in places.get(column, "").split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        wanted: type | tuple[type, ...] = str if column in TEXTS else (int, float)
+        fits = isinstance(value, wanted) and not isinstance(value, bool)
+        values[column] = (value if column in TEXTS else float(value)) if fits else None
+    return values
+
+
+def kind_of(document: Mapping[str, Any]) -> str:
+    """'measurement' of a document whose schema is 'gnomon/measurement/1'."""
+    return str(document["schema"]).split("/")[1]
+
+
+def read(document: Mapping[str, Any]) -> Any:
+    """The record that was written as `document`. Raises DamagedData when no class fits it."""
+    kind = kind_of(document)
+    return from_json(document, RECORDS.get(kind) if kind in RECORDS else None)
