@@ -1,0 +1,145 @@
+"""Forecast of a whole step: operators priced one by one, the host that launches them, memory, and one interval."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from gnomon.core.units import format_bytes
+from gnomon.devices.device import Device
+from gnomon.forecast.physics import Efficiency, price, spread
+from gnomon.forecast.record import Bound, Estimate, Forecast, OpForecast
+from gnomon.forecast.work import Work, works
+from gnomon.workload.graph import ITEM_BYTES, OpGraph
+from gnomon.workload.memory import peak
+
+PREDICTOR = "physics-1"
+# Time the host needs to issue one eager operator (Python, dispatcher, launch). Ours: PyTorch's own is 3-6 us on a fast
+# core, a Transformers module adds as much; a view stays on the host.
+DISPATCH_S = Efficiency(7e-6, 3e-6, 15e-6)
+VIEW_S = Efficiency(2e-6, 1e-6, 4e-6)
+# What is common to all operators of a device (clocks under a power limit, library versions) does not average out.
+SHARED_SPREAD = 0.22
+_NINE_IN_TEN = 1.645
+
+
+class _Timeline(NamedTuple):
+    total_s: float
+    waiting_s: float  # the device has nothing to do because the host has not launched it yet
+
+
+def forecast(
+    graph: OpGraph, device: Device, *, dtype: str | None = None, batch: int = 0, dims: Mapping[str, int] | None = None
+) -> Forecast:
+    """How long one step of `graph` takes on `device`, with a 90 % interval and what bounds every operator.
+
+    dtype: price floating-point work in this dtype instead of the graph's own. batch, dims: sizes the graph was captured
+    at, copied into the record. Raises UsageError when the device cannot compute in a precision that the graph needs.
+    """
+    demands = works(graph, dtype)
+    prices = [price(work, device) for work in demands]
+    is_view = [work.category == "view" for work in demands]
+    total = _total(device, [p.time for p in prices], [w.category for w in demands], is_view)
+    timeline = _run(device, [p.time.value_s for p in prices], is_view, DISPATCH_S.value, VIEW_S.value)
+
+    seconds: dict[Bound, float] = defaultdict(float)
+    for p in prices:
+        seconds[p.bound] += p.time.value_s
+    seconds["launch"] += timeline.waiting_s
+    whole = math.fsum(seconds.values())
+    shares = {name: value / whole for name, value in sorted(seconds.items()) if value > 0}
+    main = _main_precision(demands, device)
+    memory = peak(graph).peak_bytes * _float_scale(graph, dtype)
+    capacity = device.memory_bytes.value
+    warnings = [f"{n} x {name}: no cost rule; counted as memory traffic" for name, n in graph.unknown.items()]
+    if memory > capacity:
+        warnings.append(f"does not fit: needs {format_bytes(memory)} of {format_bytes(capacity)}")
+    ops = tuple(
+        OpForecast(i, op.name, op.module, op.phase, op.category, p.time, p.bound)
+        for i, (op, p) in enumerate(zip(graph.ops, prices, strict=True))
+    )
+    return Forecast(
+        task=graph.name,
+        graph_digest=graph.digest,
+        device=device.name,
+        predictor=PREDICTOR,
+        dtype=dtype or main,
+        mode=graph.mode,
+        batch=batch,
+        dims=dict(dims or {}),
+        total=total,
+        bound=max(shares, key=lambda name: shares[name]) if shares else "launch",
+        bound_shares=dict(shares),
+        ops=ops,
+        flop=graph.flop,
+        mfu=graph.flop / (total.value_s * device.peak(main)) if total.value_s > 0 else 0.0,
+        peak_memory_bytes=memory,
+        memory_bytes=capacity,
+        fits=memory <= capacity,
+        unknown_ops=graph.unknown,
+        warnings=tuple(warnings),
+    )
+
+
+def _total(device: Device, times: Sequence[Estimate], categories: Sequence[str], is_view: Sequence[bool]) -> Estimate:
+    """The step and its interval: errors of one category go together, those of different categories do not."""
+    by_category: dict[str, list[Estimate]] = defaultdict(list)
+    for time, category in zip(times, categories, strict=True):
+        by_category[category].append(time)
+    device_s = math.fsum(t.value_s for t in times)
+    variance = SHARED_SPREAD**2
+    for group in by_category.values():
+        sums = Estimate(*(math.fsum(getattr(t, end) for t in group) for end in ("value_s", "low_s", "high_s")))
+        if device_s > 0:
+            variance += (sums.value_s / device_s * spread(sums)) ** 2
+    factor = math.exp(_NINE_IN_TEN * math.sqrt(variance))
+
+    def run(scale: float, dispatch_s: float, view_s: float) -> float:
+        return _run(device, [t.value_s * scale for t in times], is_view, dispatch_s, view_s).total_s
+
+    least = math.fsum(t.low_s for t in times)  # not even every operator at its best goes below
+    return Estimate(
+        run(1.0, DISPATCH_S.value, VIEW_S.value),
+        max(run(1 / factor, DISPATCH_S.low, VIEW_S.low), least),
+        run(factor, DISPATCH_S.high, VIEW_S.high),
+    )
+
+
+def _run(
+    device: Device, device_s: Sequence[float], is_view: Sequence[bool], dispatch_s: float, view_s: float
+) -> _Timeline:
+    """Two queues: the host issues in order and never waits; the device starts a kernel when both are ready.
+
+    On a CPU the host is the device, and the two times add up.
+    """
+    host, end, waiting = 0.0, 0.0, 0.0
+    for seconds, view in zip(device_s, is_view, strict=True):
+        issue = view_s if view else dispatch_s
+        if device.kind == "cpu":
+            end += issue + seconds
+            waiting += issue
+            continue
+        host += issue
+        if not view:
+            waiting += max(0.0, host - end)
+            end = max(host, end) + seconds
+    return _Timeline(max(host, end), waiting)
+
+
+def _main_precision(demands: Sequence[Work], device: Device) -> str:
+    """The precision that most of the arithmetic is in, for the utilisation figure."""
+    totals: dict[str, float] = defaultdict(float)
+    for work in demands:
+        totals[work.precision] += work.flop or 0.0
+    main = max(totals, key=lambda name: totals[name]) if totals else "float32"
+    return main if main in device.peak_flop_s else "float32"
+
+
+def _float_scale(graph: OpGraph, dtype: str | None) -> float:
+    """How much a change of dtype shrinks the memory that floats take."""
+    if dtype is None:
+        return 1.0
+    floats = {"float32", "float16", "bfloat16"}
+    before = math.fsum(t.bytes for t in graph.tensors)
+    after = math.fsum(t.elements * ITEM_BYTES[dtype] if t.dtype in floats else t.bytes for t in graph.tensors)
+    return after / before if before else 1.0
