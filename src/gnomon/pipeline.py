@@ -1,0 +1,220 @@
+"""The stages in their order. The only module that knows all of them; each stage's records go to the store as they come."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gnomon
+from gnomon.core import paths, process
+from gnomon.core.errors import DamagedData, UsageError
+from gnomon.devices import catalogue
+from gnomon.devices.device import Device
+from gnomon.forecast.predict import forecast
+from gnomon.forecast.record import Forecast
+from gnomon.measure.record import Comparison, Level, Measurement
+from gnomon.report import html
+from gnomon.report.examination import Examination
+from gnomon.sharpen.record import Change
+from gnomon.spec.lock import write_lock
+from gnomon.spec.task import Task
+from gnomon.store.store import Run, Store
+from gnomon.workload.graph import OpGraph
+
+Progress = Callable[[str], None]
+
+
+def _silent(message: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much work an examination does. recipes None: all that exist; sessions None: as the task's protocol says."""
+
+    levels: tuple[Level, ...] = ("model", "layer", "operator")
+    recipes: tuple[str, ...] | None = None
+    sessions: int | None = None
+    devices: tuple[str, ...] | None = None
+
+
+def examine(
+    task: Task,
+    store: Store,
+    *,
+    plan: Plan | None = None,
+    out: Path | None = None,
+    command: str = "",
+    progress: Progress = _silent,
+) -> Examination:
+    """Measure here, forecast elsewhere, sharpen, report. Everything is stored on the way, under one run.
+
+    out: folder for report.html, the trace and the lock. command: what to type to do this again.
+    Raises what the stages raise; the run is then marked failed and what it stored before stays.
+    """
+    plan = plan or Plan()
+    arguments = {"command": command, "levels": list(plan.levels), "out": str(out) if out else None}
+    with store.begin("examine", arguments, task=task.name, task_digest=task.digest) as run:
+        run.add(task)
+        progress("capturing the operator graph")
+        graph = capture(task, run)
+        progress("measuring this machine's peaks (kept for later runs)")
+        machine = this_machine(task.threads, run, progress)
+        measurement = measure(task, run, levels=plan.levels, sessions=plan.sessions, progress=progress)
+        progress("forecasting on every device of the catalogue")
+        forecasts, warnings = forecast_everywhere(task, graph, _devices(plan.devices, machine), run)
+        changes, comparison = sharpen(task, run, recipes=plan.recipes, sessions=plan.sessions, progress=progress)
+        examination = Examination(
+            task=task,
+            graph=graph,
+            measurement=measurement,
+            device=machine,
+            forecasts=tuple(forecasts),
+            comparison=comparison,
+            changes=tuple(changes),
+            command=command,
+            run_id=run.id,
+            gnomon_version=gnomon.__version__,
+            warnings=tuple(warnings),
+            memory=_memory(graph),
+        )
+        if out is not None:
+            progress("writing the report")
+            write(examination, out)
+    return examination
+
+
+def capture(task: Task, run: Run) -> OpGraph:
+    """The operators of one step of the task. Neither memory nor a GPU is needed."""
+    from gnomon.workload.capture import capture_task
+
+    graph = capture_task(task)
+    run.add(graph)
+    return graph
+
+
+def this_machine(threads: int, run: Run, progress: Progress = _silent) -> Device:
+    """This machine's CPU as a device whose numbers were measured."""
+    from gnomon.measure.peaks import host_device
+
+    device = host_device(threads=threads, progress=progress)
+    run.add(device)
+    return device
+
+
+def measure(
+    task: Task,
+    run: Run,
+    *,
+    levels: Sequence[Level] = ("model", "layer", "operator"),
+    sessions: int | None = None,
+    progress: Progress = _silent,
+) -> Measurement:
+    """The task's times on this machine, level by level."""
+    from gnomon.measure.run import measure
+
+    measurement = measure(task, levels=levels, sessions=sessions, progress=progress)
+    run.add(measurement)
+    return measurement
+
+
+def forecast_everywhere(
+    task: Task, graph: OpGraph, devices: Sequence[Device], run: Run
+) -> tuple[list[Forecast], list[str]]:
+    """A forecast for every device that has the precision, and a remark for each that has not."""
+    forecasts, remarks = [], []
+    for device in devices:
+        try:
+            result = forecast(graph, device, batch=task.dims.get("B", 0), dims=task.dims)
+        except UsageError as error:
+            remarks.append(str(error))
+            continue
+        run.add(result)
+        forecasts.append(result)
+    return forecasts, remarks
+
+
+def sharpen(
+    task: Task,
+    run: Run,
+    *,
+    recipes: Sequence[str] | None = None,
+    sessions: int | None = None,
+    progress: Progress = _silent,
+) -> tuple[list[Change], Comparison | None]:
+    """Try recipes on the task: verified in isolation, then timed interleaved with the task as it is."""
+    from gnomon.measure import run as measuring
+    from gnomon.sharpen import run as sharpening
+    from gnomon.sharpen.recipe import recipes as registry
+
+    def compare(task: Task, variants: Sequence[Any]) -> Comparison:
+        adapted = [measuring.Variant(v.name, v.prepare, v.options) for v in variants]
+        return measuring.compare(task, adapted, sessions=sessions, progress=progress)
+
+    chosen = list(recipes) if recipes is not None else registry().names()
+    artifacts = paths.home() / "artifacts" / task.digest.removeprefix("sha256:")[:16]
+    artifacts.mkdir(parents=True, exist_ok=True)
+    changes, comparison = sharpening.sharpen(
+        task, chosen, compare=compare, call=process.call, artifacts=artifacts, progress=progress
+    )
+    if comparison is not None:
+        run.add(comparison)
+    for change in changes:
+        run.add(change)
+    return changes, comparison
+
+
+def write(examination: Examination, out: Path) -> Path:
+    """report.html, trace.json and task.lock in the folder `out`. Returns the path of the report."""
+    from gnomon.report.trace import write_trace
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_trace(examination.measurement, out / "trace.json")
+    write_lock(examination.task, out / "task.lock")
+    return html.write(examination, out / "report.html")
+
+
+def recall(store: Store, run_id: str) -> Examination:
+    """The examination that a stored run of `examine` made, put together again from its records.
+
+    Raises DamagedData when a record that the report needs is not there (the run was broken or failed on the way).
+    """
+    row = store.run(run_id)
+
+    def one(kind: str) -> Any:
+        found = store.load_all(row.id, kind)
+        if not found:
+            raise DamagedData(f"run {row.id} ({row.status}) holds no {kind}; only a finished examine has a report")
+        return found[-1]
+
+    graph = one("opgraph")
+    return Examination(
+        task=one("task"),
+        graph=graph,
+        measurement=one("measurement"),
+        device=one("device"),
+        forecasts=tuple(store.load_all(row.id, "forecast")),
+        comparison=next(iter(store.load_all(row.id, "comparison")), None),
+        changes=tuple(store.load_all(row.id, "change")),
+        command=str(row.arguments.get("command", "")),
+        run_id=row.id,
+        gnomon_version=row.gnomon_version,
+        memory=_memory(graph),
+    )
+
+
+def _devices(names: Sequence[str] | None, machine: Device) -> list[Device]:
+    return [machine, *(catalogue.every() if names is None else [catalogue.get(name) for name in names])]
+
+
+def _memory(graph: OpGraph) -> Mapping[str, float]:
+    from gnomon.workload.memory import peak
+
+    profile = peak(graph)
+    return {
+        "parameters": profile.parameter_bytes,
+        "gradients": profile.gradient_bytes,
+        "optimizer state": profile.optimizer_bytes,
+        "activations": profile.activation_bytes,
+        "inputs": profile.input_bytes,
+    }
