@@ -1,4 +1,4 @@
-"""The stages in their order. The only module that knows all of them; each stage's records go to the store as they come."""
+"""The stages in their order. The only module that knows all of them; records go to the store as they come."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

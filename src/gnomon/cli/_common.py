@@ -1,13 +1,17 @@
 """What the verbs share: the `--json` option, options of a task, and where people's text goes."""
 
+import functools
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from gnomon.spec.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,19 +42,55 @@ def progress_console() -> "Console":
     return Console(stderr=True)
 
 
-def task_options(command: F) -> F:
-    """`TASK` and the options that change a task's sizes: --batch, --seqlen, --dim NAME=SIZE, --dtype, --trust."""
+@dataclass(frozen=True, slots=True)
+class TaskChoice:
+    """The task that the command line names, with what it changes about it."""
+
+    name: str
+    dims: dict[str, int]
+    dtype: str | None
+    mode: str | None
+    device: str
+    trust: bool
+
+    def resolve(self) -> "Task":
+        """Follow the manifest's references. Raises ManifestError with every problem found."""
+        from gnomon.spec.resolve import resolve
+
+        return resolve(
+            self.name, dims=self.dims, dtype=self.dtype, mode=self.mode, device=self.device, trust=self.trust
+        )
+
+
+def with_task(*, on_device: bool = False) -> Callable[[F], F]:
+    """Give a command `TASK` and the options that change it, handed over as one TaskChoice named `choice`.
+
+    on_device: also offer --device, the device of this machine to run on.
+    """
     options = [
         click.argument("task"),
         click.option("--batch", type=click.IntRange(min=1), help="Size of the dimension B."),
         click.option("--seqlen", type=click.IntRange(min=1), help="Size of the dimension L (tokens)."),
         click.option("--dim", "dims", multiple=True, metavar="NAME=SIZE", help="Size of any named dimension."),
         click.option("--dtype", help="Run the model in this dtype, e.g. bfloat16."),
+        click.option("--mode", type=click.Choice(["inference", "training"]), help="Instead of the task's own mode."),
         click.option("--trust", is_flag=True, help="Allow the manifest to import code from its own folder."),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    where = click.option("--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1 ...")
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def run(*, task: str, batch: int | None, seqlen: int | None, dims: tuple[str, ...], dtype: str | None,
+                mode: str | None, trust: bool, **rest: Any) -> Any:  # fmt: skip
+            device = rest.pop("device") if on_device else "cpu"
+            choice = TaskChoice(task, parse_dims(batch, seqlen, dims), dtype, mode, device, trust)
+            return command(choice=choice, **rest)
+
+        for option in reversed([*options, where] if on_device else options):
+            run = option(run)
+        return run  # type: ignore[return-value]
+
+    return decorate
 
 
 def parse_dims(batch: int | None, seqlen: int | None, dims: tuple[str, ...]) -> dict[str, int]:

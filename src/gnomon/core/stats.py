@@ -119,18 +119,46 @@ def ratio_test(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> R
     """
     if len(a) != len(b):
         raise ValueError(f"wanted one time of each per session; got {len(a)} of A and {len(b)} of B")
-    if not all(value > 0 for value in (*a, *b)):
-        raise ValueError("times must be positive; is the clock coarser than the call? Repeat the call inside the timer")
+    _need(a, 1)
+    _need_positive(a, b)
     logs = np.log(np.asarray(a, dtype=float)) - np.log(np.asarray(b, dtype=float))
-    mean = t_interval(logs.tolist(), level)
-    if mean.low is None or mean.high is None:
-        return RatioTest(Interval(math.exp(mean.value), None, None, level, 1), None, "undecided")
-    low, high = math.exp(mean.low), math.exp(mean.high)
-    speedup = Interval(math.exp(mean.value), low, high, level, mean.n)
-    error = float(logs.std(ddof=1)) / math.sqrt(mean.n)
-    power = t_quantile(0.5 + level / 2, mean.n - 1) + t_quantile(0.8, mean.n - 1)
+    error = float(logs.std(ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
+    return _ratio_test(float(logs.mean()), error, len(logs) - 1, len(logs), level)
+
+
+def unpaired_ratio_test(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> RatioTest:
+    """The same question for sessions that were not interleaved: Welch's interval of the difference of mean logs.
+
+    Whatever drifted between the two measurements is part of the ratio; prefer `ratio_test` on interleaved runs.
+    Raises ValueError when either side is empty or a time is not positive.
+    """
+    _need(a, 1)
+    _need(b, 1)
+    _need_positive(a, b)
+    logs = [np.log(np.asarray(side, dtype=float)) for side in (a, b)]
+    mean, n = float(logs[0].mean() - logs[1].mean()), min(len(a), len(b))
+    if n < 2:
+        return _ratio_test(mean, math.nan, 0, n, level)
+    parts = [float(side.var(ddof=1)) / len(side) for side in logs]
+    error = math.sqrt(sum(parts))
+    spread = sum(part**2 / (len(side) - 1) for part, side in zip(parts, logs, strict=True))
+    freedom = max(1, int(sum(parts) ** 2 / spread)) if spread > 0 else n - 1  # Welch-Satterthwaite, rounded down
+    return _ratio_test(mean, error, freedom, n, level)
+
+
+def _ratio_test(mean_log: float, error: float, freedom: int, n: int, level: float) -> RatioTest:
+    if freedom < 1:
+        return RatioTest(Interval(math.exp(mean_log), None, None, level, n), None, "undecided")
+    quantile = t_quantile(0.5 + level / 2, freedom)
+    low, high = math.exp(mean_log - quantile * error), math.exp(mean_log + quantile * error)
+    detectable = math.exp((quantile + t_quantile(0.8, freedom)) * error)
     verdict: Verdict = "faster" if low > 1 else "slower" if high < 1 else "undecided"
-    return RatioTest(speedup, math.exp(power * error), verdict)
+    return RatioTest(Interval(math.exp(mean_log), low, high, level, n), detectable, verdict)
+
+
+def _need_positive(*sides: Sequence[float]) -> None:
+    if not all(value > 0 for side in sides for value in side):
+        raise ValueError("times must be positive; is the clock coarser than the call? Repeat the call inside the timer")
 
 
 def t_quantile(p: float, df: int) -> float:

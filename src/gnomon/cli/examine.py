@@ -1,0 +1,67 @@
+"""`gnomon examine`: the main job."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gnomon.cli._common import json_option, parse_dims, print_json, store_option, task_options
+
+
+@click.command()
+@task_options
+@click.option("--out", type=click.Path(path_type=Path), default=Path("gnomon-report"), show_default=True,
+              help="Folder for report.html, trace.json and task.lock.")  # fmt: skip
+@click.option("--recipe", "recipes", multiple=True, metavar="NAME", help="Try only these recipes.")
+@click.option("--device", "devices", multiple=True, metavar="NAME", help="Forecast only these devices.")
+@click.option("--mode", type=click.Choice(["inference", "training"]), help="Instead of the task's own mode.")
+@click.option("--quick", is_flag=True, help="One session each and no comparison: wide intervals, no verdicts.")
+@store_option
+@json_option
+def command(task: str, out: Path, recipes: tuple[str, ...], devices: tuple[str, ...], mode: str | None, quick: bool,
+            batch: int | None, seqlen: int | None, dims: tuple[str, ...], dtype: str | None, trust: bool,
+            store_url: str | None, as_json: bool) -> None:  # fmt: skip
+    """Measure TASK here, forecast it elsewhere, sharpen it, and write one report.
+
+    TASK is the name of a task (see `gnomon tasks`), a manifest, a configuration file of transformers, or a
+    'package.module:callable' that returns a module.
+    """
+    import shlex
+    import sys
+
+    from gnomon import pipeline
+    from gnomon.cli._common import console
+    from gnomon.cli._progress import Progress
+    from gnomon.report.terminal import print_examination
+    from gnomon.spec.resolve import resolve
+    from gnomon.store.store import open_store
+
+    chosen: tuple[str, ...] | None = recipes or None
+    plan = pipeline.Plan(
+        levels=("model", "layer", "operator"),
+        recipes=() if quick and not recipes else chosen,
+        sessions=1 if quick else None,
+        devices=devices or None,
+    )
+    resolved = resolve(task, dims=parse_dims(batch, seqlen, dims), dtype=dtype, mode=mode, trust=trust)
+    again = shlex.join(["gnomon", *sys.argv[1:]])
+    with Progress(f"examining {resolved.name}") as progress:
+        result = pipeline.examine(resolved, open_store(store_url), plan=plan, out=out, command=again, progress=progress)
+    if as_json:
+        print_json(_summary(result, out))
+    else:
+        print_examination(console(), result, path=out / "report.html")
+
+
+def _summary(result: Any, out: Path) -> dict[str, Any]:
+    """What a script wants to know; the whole records are in the store under the run."""
+    return {
+        "run": result.run_id,
+        "task": result.task.name,
+        "report": str(out / "report.html"),
+        "latency": result.measurement.latency,
+        "forecasts": {f.device: f.total for f in result.ranked_forecasts()},
+        "changes": [
+            {"recipe": c.recipe, "verdict": c.verdict, "reason": c.reason, "speedup": c.speedup} for c in result.changes
+        ],
+    }
