@@ -15,6 +15,7 @@ from gnomon.forecast.record import Forecast
 from gnomon.measure.record import Comparison, Level, Measurement
 from gnomon.report import html
 from gnomon.report.examination import Examination
+from gnomon.report.stored import StoredComparison, compare_measurements
 from gnomon.sharpen.record import Change
 from gnomon.spec.lock import write_lock
 from gnomon.spec.task import Task
@@ -151,17 +152,46 @@ def sharpen(
         adapted = [measuring.Variant(v.name, v.prepare, v.options) for v in variants]
         return measuring.compare(task, adapted, sessions=sessions, progress=progress)
 
-    chosen = list(recipes) if recipes is not None else registry().names()
-    artifacts = paths.home() / "artifacts" / task.digest.removeprefix("sha256:")[:16]
-    artifacts.mkdir(parents=True, exist_ok=True)
     changes, comparison = sharpening.sharpen(
-        task, chosen, compare=compare, call=process.call, artifacts=artifacts, progress=progress
+        task,
+        list(recipes) if recipes is not None else registry().names(),
+        compare=compare,
+        call=process.call,
+        artifacts=_artifacts(task),
+        progress=progress,
     )
     if comparison is not None:
         run.add(comparison)
     for change in changes:
         run.add(change)
     return changes, comparison
+
+
+def compare(
+    task: Task, run: Run, recipes: Sequence[str], *, sessions: int | None = None, progress: Progress = _silent
+) -> Comparison:
+    """The plain task and recipes on it, timed interleaved in the same processes; quality is not looked at."""
+    from gnomon.measure import run as measuring
+    from gnomon.sharpen.recipe import variant
+
+    recipe_variants = [variant(name, _artifacts(task)) for name in recipes]
+    plain = measuring.Variant("eager")
+    adapted = [measuring.Variant(v.name, v.prepare, v.options) for v in recipe_variants]
+    comparison = measuring.compare(task, [plain, *adapted], sessions=sessions, progress=progress)
+    run.add(comparison)
+    return comparison
+
+
+def compare_stored(store: Store, first: str, second: str) -> StoredComparison:
+    """Two stored measurements, each the last of its run. Raises DamagedData when a run holds none."""
+    sides = []
+    for name in (first, second):
+        row = store.run(name)
+        measurements: list[Measurement] = store.load_all(row.id, "measurement")
+        if not measurements:
+            raise DamagedData(f"run {row.id} ({row.status}) holds no measurement; see gnomon db show {row.id}")
+        sides.append((row.id, measurements[-1]))
+    return compare_measurements(*sides[0], *sides[1])
 
 
 def write(examination: Examination, out: Path) -> Path:
@@ -201,6 +231,12 @@ def recall(store: Store, run_id: str) -> Examination:
         gnomon_version=row.gnomon_version,
         memory=_memory(graph),
     )
+
+
+def _artifacts(task: Task) -> Path:
+    folder = paths.home() / "artifacts" / task.digest.removeprefix("sha256:")[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _devices(names: Sequence[str] | None, machine: Device) -> list[Device]:

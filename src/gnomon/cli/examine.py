@@ -5,22 +5,27 @@ from typing import Any
 
 import click
 
-from gnomon.cli._common import json_option, parse_dims, print_json, store_option, task_options
+from gnomon.cli._common import TaskChoice, json_option, print_json, store_option, with_task
 
 
 @click.command()
-@task_options
+@with_task()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("gnomon-report"), show_default=True,
               help="Folder for report.html, trace.json and task.lock.")  # fmt: skip
 @click.option("--recipe", "recipes", multiple=True, metavar="NAME", help="Try only these recipes.")
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Forecast only these devices.")
-@click.option("--mode", type=click.Choice(["inference", "training"]), help="Instead of the task's own mode.")
 @click.option("--quick", is_flag=True, help="One session each and no comparison: wide intervals, no verdicts.")
 @store_option
 @json_option
-def command(task: str, out: Path, recipes: tuple[str, ...], devices: tuple[str, ...], mode: str | None, quick: bool,
-            batch: int | None, seqlen: int | None, dims: tuple[str, ...], dtype: str | None, trust: bool,
-            store_url: str | None, as_json: bool) -> None:  # fmt: skip
+def command(
+    choice: TaskChoice,
+    out: Path,
+    recipes: tuple[str, ...],
+    devices: tuple[str, ...],
+    quick: bool,
+    store_url: str | None,
+    as_json: bool,
+) -> None:
     """Measure TASK here, forecast it elsewhere, sharpen it, and write one report.
 
     TASK is the name of a task (see `gnomon tasks`), a manifest, a configuration file of transformers, or a
@@ -33,20 +38,19 @@ def command(task: str, out: Path, recipes: tuple[str, ...], devices: tuple[str, 
     from gnomon.cli._common import console
     from gnomon.cli._progress import Progress
     from gnomon.report.terminal import print_examination
-    from gnomon.spec.resolve import resolve
     from gnomon.store.store import open_store
 
-    chosen: tuple[str, ...] | None = recipes or None
     plan = pipeline.Plan(
         levels=("model", "layer", "operator"),
-        recipes=() if quick and not recipes else chosen,
+        recipes=recipes or (() if quick else None),
         sessions=1 if quick else None,
         devices=devices or None,
     )
-    resolved = resolve(task, dims=parse_dims(batch, seqlen, dims), dtype=dtype, mode=mode, trust=trust)
+    task = choice.resolve()
     again = shlex.join(["gnomon", *sys.argv[1:]])
-    with Progress(f"examining {resolved.name}") as progress:
-        result = pipeline.examine(resolved, open_store(store_url), plan=plan, out=out, command=again, progress=progress)
+    with Progress(f"examining {task.name}") as progress:
+        store = open_store(store_url)
+        result = pipeline.examine(task, store, plan=plan, out=out, command=again, progress=progress)
     if as_json:
         print_json(_summary(result, out))
     else:

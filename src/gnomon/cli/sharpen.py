@@ -2,18 +2,18 @@
 
 import click
 
-from gnomon.cli._common import json_option, parse_dims, print_json, store_option, task_options
+from gnomon.cli._common import TaskChoice, json_option, print_json, store_option, with_task
 
 
 @click.command()
-@task_options
+@with_task()
 @click.option("--recipe", "recipes", multiple=True, metavar="NAME", help="Try only these, repeatable.")
 @click.option("--sessions", type=click.IntRange(min=1), help="Fresh processes, the unit of replication.")
 @store_option
 @json_option
-def command(task: str, recipes: tuple[str, ...], sessions: int | None, batch: int | None, seqlen: int | None,
-            dims: tuple[str, ...], dtype: str | None, trust: bool, store_url: str | None,
-            as_json: bool) -> None:  # fmt: skip
+def command(
+    choice: TaskChoice, recipes: tuple[str, ...], sessions: int | None, store_url: str | None, as_json: bool
+) -> None:
     """Try recipes that make TASK faster; keep those that are faster beyond doubt and within the quality bound.
 
     Exit code 1 when no recipe was kept.
@@ -23,17 +23,16 @@ def command(task: str, recipes: tuple[str, ...], sessions: int | None, batch: in
     from gnomon.cli._progress import Progress
     from gnomon.core.errors import CheckFailed
     from gnomon.report.terminal import print_changes
-    from gnomon.spec.resolve import resolve
     from gnomon.store.store import open_store
 
-    resolved = resolve(task, dims=parse_dims(batch, seqlen, dims), dtype=dtype, trust=trust)
+    task = choice.resolve()
     arguments = {"recipes": list(recipes), "sessions": sessions}
     with (
-        open_store(store_url).begin("sharpen", arguments, resolved.name, resolved.digest) as run,
-        Progress(f"sharpening {resolved.name}") as progress,
+        open_store(store_url).begin("sharpen", arguments, task.name, task.digest) as run,
+        Progress(f"sharpening {task.name}") as progress,
     ):
-        run.add(resolved)
-        changes, _ = pipeline.sharpen(resolved, run, recipes=recipes or None, sessions=sessions, progress=progress)
+        run.add(task)
+        changes, _ = pipeline.sharpen(task, run, recipes=recipes or None, sessions=sessions, progress=progress)
     if as_json:
         print_json({"run": run.id, "changes": changes})
     else:

@@ -4,20 +4,16 @@ from pathlib import Path
 
 import click
 
-from gnomon.cli._common import json_option, parse_dims, print_json, store_option, task_options
+from gnomon.cli._common import TaskChoice, json_option, print_json, store_option, with_task
 
 
 @click.command()
-@task_options
+@with_task(on_device=True)
 @click.option("--level", type=click.Choice(["layer", "operator", "kernel"]), default="operator", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: TASK-trace.json.")
-@click.option("--mode", type=click.Choice(["inference", "training"]), help="Instead of the task's own mode.")
-@click.option("--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1 ...")
 @store_option
 @json_option
-def command(task: str, level: str, out: Path | None, mode: str | None, device: str, batch: int | None,
-            seqlen: int | None, dims: tuple[str, ...], dtype: str | None, trust: bool, store_url: str | None,
-            as_json: bool) -> None:  # fmt: skip
+def command(choice: TaskChoice, level: str, out: Path | None, store_url: str | None, as_json: bool) -> None:
     """Trace one call of TASK down to a level and write it in the Chrome trace format (open it in ui.perfetto.dev)."""
     from typing import cast
 
@@ -25,18 +21,17 @@ def command(task: str, level: str, out: Path | None, mode: str | None, device: s
     from gnomon.cli._progress import Progress
     from gnomon.measure.record import Level
     from gnomon.report.trace import write_trace
-    from gnomon.spec.resolve import resolve
     from gnomon.store.store import open_store
 
-    resolved = resolve(task, dims=parse_dims(batch, seqlen, dims), dtype=dtype, mode=mode, device=device, trust=trust)
-    path = out or Path(f"{resolved.name}-trace.json")
+    task = choice.resolve()
+    path = out or Path(f"{task.name}-trace.json")
     levels = ("model", cast(Level, level))
     with (
-        open_store(store_url).begin("trace", {"level": level}, task=resolved.name, task_digest=resolved.digest) as run,
-        Progress(f"tracing {resolved.name}") as progress,
+        open_store(store_url).begin("trace", {"level": level}, task=task.name, task_digest=task.digest) as run,
+        Progress(f"tracing {task.name}") as progress,
     ):
-        run.add(resolved)
-        measurement = pipeline.measure(resolved, run, levels=levels, sessions=1, progress=progress)
+        run.add(task)
+        measurement = pipeline.measure(task, run, levels=levels, sessions=1, progress=progress)
     write_trace(measurement, path)
     if as_json:
         print_json({"run": run.id, "trace": str(path), "spans": len(measurement.spans)})
