@@ -47,7 +47,7 @@ def forecast(
         seconds[p.bound] += p.time.value_s
     seconds["launch"] += timeline.waiting_s
     whole = math.fsum(seconds.values())
-    shares = {name: value / whole for name, value in sorted(seconds.items()) if value > 0}
+    shares: dict[Bound, float] = {name: value / whole for name, value in sorted(seconds.items()) if value > 0}
     main = _main_precision(demands, device)
     memory = peak(graph).peak_bytes * _float_scale(graph, dtype)
     capacity = device.memory_bytes.value
@@ -69,7 +69,7 @@ def forecast(
         dims=dict(dims or {}),
         total=total,
         bound=max(shares, key=lambda name: shares[name]) if shares else "launch",
-        bound_shares=dict(shares),
+        bound_shares={str(name): share for name, share in shares.items()},
         ops=ops,
         flop=graph.flop,
         mfu=graph.flop / (total.value_s * device.peak(main)) if total.value_s > 0 else 0.0,
