@@ -62,10 +62,23 @@ def _summary(result: Any, out: Path) -> dict[str, Any]:
     return {
         "run": result.run_id,
         "task": result.task.name,
+        "digest": result.task.digest,
+        "dims": result.task.dims,
         "report": str(out / "report.html"),
+        "environment": result.measurement.environment,
         "latency": result.measurement.latency,
         "forecasts": {f.device: f.total for f in result.ranked_forecasts()},
         "changes": [
-            {"recipe": c.recipe, "verdict": c.verdict, "reason": c.reason, "speedup": c.speedup} for c in result.changes
+            {
+                "recipe": c.recipe,
+                "verdict": c.verdict,
+                "reason": c.reason,
+                "speedup": c.speedup,
+                "against": c.against,
+                "quality_before": c.quality_before,
+                "quality_after": c.quality_after,
+                "distance": c.distance,
+            }
+            for c in result.changes
         ],
     }
