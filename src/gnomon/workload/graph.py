@@ -24,7 +24,11 @@ ITEM_BYTES: Mapping[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor value: `storage` is equal for tensors that share memory (views and in-place results)."""
+    """One tensor value: `storage` is equal for tensors that share memory (views and in-place results).
+
+    An in-place operator makes a new value in the same storage, so every value has one producer at most.
+    role: what the storage is for; 'gradient' is a parameter's gradient, other gradients are activations.
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -67,16 +71,35 @@ class Op:
         return self.read_bytes + self.written_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """One block of memory, shared by the tensors whose `storage` is its index in the graph's storages.
+
+    born: index of the operator that allocated it, -1 when it was there before the step. freed: number of operators
+    that had run when it was given back (it is held while operator i runs if born <= i < freed), None when it outlives
+    the step. These are observed, not derived: Python's references and autograd's saved tensors decide them.
+    """
+
+    bytes: int
+    role: Role
+    born: int
+    freed: int | None
+
+
 @record("opgraph", 1)
 @dataclass(frozen=True, slots=True)
 class OpGraph:
-    """The operators of one step in the order in which they ran. mode: 'inference' or 'training' (with optimizer)."""
+    """The operators of one step in the order in which they ran. mode: 'inference' or 'training' (with optimizer).
+
+    parameters: number of trained and frozen parameter elements. storages: empty in a graph that was not captured.
+    """
 
     name: str
     mode: Literal["inference", "training"]
     ops: tuple[Op, ...]
     tensors: tuple[TensorInfo, ...]
     parameters: int
+    storages: tuple[Storage, ...] = ()
 
     @property
     def flop(self) -> float:
@@ -94,9 +117,23 @@ class OpGraph:
 
     @property
     def digest(self) -> str:
-        """Identity of the computation: the name of the graph does not enter."""
+        """Identity of the computation: the name of the graph and the life of its storages do not enter."""
         document = to_json(self)
-        return digest({key: item for key, item in document.items() if key != "name"})
+        return digest({key: item for key, item in document.items() if key not in ("name", "storages")})
+
+    @property
+    def producers(self) -> dict[int, int]:
+        """Tensor index -> index of the operator that made it; tensors that were there before the step are not in it."""
+        return {tensor: i for i, op in enumerate(self.ops) for tensor in op.outputs}
+
+    @property
+    def consumers(self) -> dict[int, tuple[int, ...]]:
+        """Tensor index -> indices of the operators that take it, in order."""
+        found: dict[int, list[int]] = {}
+        for i, op in enumerate(self.ops):
+            for tensor in dict.fromkeys(op.inputs):
+                found.setdefault(tensor, []).append(i)
+        return {tensor: tuple(users) for tensor, users in found.items()}
 
     def shapes(self, indices: Iterable[int]) -> list[tuple[int, ...]]:
         return [self.tensors[i].shape for i in indices]

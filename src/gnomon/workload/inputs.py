@@ -1,0 +1,96 @@
+"""Example inputs of a task: from its dataset, or drawn from the declared tensors under the task's seed."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gnomon.core.errors import ManifestError, did_you_mean
+from gnomon.spec import task as spec
+from gnomon.workload import source
+
+
+def example_inputs(task: spec.Task, floating: torch.dtype | None) -> dict[str, Tensor]:
+    """One batch by input name, in the declared order; floating-point tensors in `floating` (None: as declared).
+
+    Raises ManifestError naming the input and the dimension when the dataset gives something else than was declared.
+    """
+    if task.dataset is None:
+        drawn = {one.name: _draw(one, task, seed=task.seed + i) for i, one in enumerate(task.model.inputs)}
+        return {name: _cast(value, floating) for name, value in drawn.items()}
+    where = f"task {task.name}: dataset {task.dataset.name}"
+    given = source.load(task.dataset.examples, task, "dataset.examples")(dict(task.dims), task.seed)
+    if not isinstance(given, Mapping):
+        raise ManifestError(f"{where}: examples(dims, seed) must return a dict of tensors; got {type(given).__name__}")
+    declared = [one.name for one in task.model.inputs]
+    for name in given:
+        if name not in declared:
+            near = did_you_mean(str(name), declared)
+            raise ManifestError(
+                f"{where} gives {name!r}, which is no input of the model.{near} Inputs: {', '.join(declared)}"
+            )
+    batch = {}
+    for one in task.model.inputs:
+        if one.name not in given:
+            raise ManifestError(f"{where} gives no input {one.name!r}; it gives {', '.join(map(str, given))}")
+        value = given[one.name]
+        _check(one, value, task, where)
+        batch[one.name] = _cast(value, floating)
+    return batch
+
+
+def sizes(one: spec.Tensor, task: spec.Task) -> tuple[int, ...]:
+    """The shape with names replaced by the task's dims. Raises ManifestError for a name that has no size."""
+    for name in one.shape:
+        if isinstance(name, str) and name not in task.dims:
+            known = ", ".join(task.dims) or "none"
+            near = did_you_mean(name, task.dims)
+            raise ManifestError(
+                f"task {task.name}: input {one.name!r} has a dim {name!r} without a size.{near} dims: {known}"
+            )
+    return tuple(task.dims[size] if isinstance(size, str) else size for size in one.shape)
+
+
+def _draw(one: spec.Tensor, task: spec.Task, seed: int) -> Tensor:
+    shape, dtype = sizes(one, task), getattr(torch, one.dtype)
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    if one.fill in ("zeros", "ones"):
+        return torch.full(shape, one.fill == "ones", dtype=dtype)
+    if one.fill == "integers":
+        low, high = int(one.low), int(one.high)
+        if low >= high:
+            raise ManifestError(
+                f"task {task.name}: input {one.name!r} draws integers from [{low}, {high}), which is empty; set high"
+            )
+        return torch.randint(low, high, shape, generator=generator).to(dtype)
+    if not dtype.is_floating_point:
+        raise ManifestError(
+            f"task {task.name}: input {one.name!r} is {one.dtype} and cannot be drawn with fill {one.fill!r}; "
+            "use 'integers' with low and high, 'zeros' or 'ones'"
+        )
+    if one.fill == "normal":
+        return torch.randn(shape, generator=generator).to(dtype)
+    return (one.low + (one.high - one.low) * torch.rand(shape, generator=generator)).to(dtype)
+
+
+def _check(one: spec.Tensor, value: object, task: spec.Task, where: str) -> None:
+    if not isinstance(value, Tensor):
+        raise ManifestError(f"{where}: input {one.name!r} must be a tensor; got {type(value).__name__}")
+    if value.dtype != getattr(torch, one.dtype):
+        raise ManifestError(f"{where}: input {one.name!r} is declared {one.dtype}; got {value.dtype}")
+    wanted = sizes(one, task)
+    if value.dim() != len(wanted):
+        raise ManifestError(
+            f"{where}: input {one.name!r} is declared with {len(wanted)} dims; got shape {tuple(value.shape)}"
+        )
+    for i, (name, size, got) in enumerate(zip(one.shape, wanted, value.shape, strict=True)):
+        if size != got:
+            dim = f"dim {name!r}" if isinstance(name, str) else f"dim {i}"
+            raise ManifestError(
+                f"{where}: input {one.name!r}, {dim}: the task says {size}, the dataset gives {got} "
+                f"(shape {tuple(value.shape)})"
+            )
+
+
+def _cast(value: Tensor, floating: torch.dtype | None) -> Tensor:
+    return value.to(floating) if floating is not None and value.is_floating_point() else value
