@@ -52,7 +52,7 @@ class Constraint:
 
     wanted: str
     holds: Callable[[Any], bool]
-    schema: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    schema: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
 
 POSITIVE = Constraint("a positive number", lambda value: value > 0, {"exclusiveMinimum": 0})
@@ -202,6 +202,8 @@ def _read(kind: Any, value: Any, path: tuple[str | int, ...], problems: list[Pro
             if not isinstance(key, str):
                 problems.append(Problem(path, f"keys are text; got {_describe(key)}. Put it in quotes"))
                 continue
+            if get_origin(args[0]) is Annotated:
+                _read(args[0], key, (*path, key), problems)
             result[key] = _read(args[1], item, (*path, key), problems)
         return result
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -225,10 +227,14 @@ def _read_union(args: tuple[Any, ...], value: Any, path: tuple[str | int, ...], 
         if not found:
             return result
         attempts.append(found)
-    if isinstance(value, Mapping):  # the alternative that was meant is the one that is a table: show its own problems
-        inner = [found for found in attempts if any(len(p.path) > len(path) for p in found)]
-        if len(inner) == 1:
-            problems.extend(inner[0])
+    if isinstance(value, Mapping):  # the alternative that was meant shares most keys: show its own problems
+        inner = [
+            (-_shared_keys(candidate, value), len(found), position)
+            for position, (candidate, found) in enumerate(zip(args, attempts, strict=True))
+            if any(len(p.path) > len(path) for p in found)
+        ]
+        if inner:
+            problems.extend(attempts[min(inner)[2]])
             return None
     scalar = [a for a in args if a is not type(None)]
     if len(scalar) == 1:
@@ -236,6 +242,10 @@ def _read_union(args: tuple[Any, ...], value: Any, path: tuple[str | int, ...], 
     else:
         problems.append(Problem(path, f"wanted {' or '.join(type_name(a) for a in args)}, got {_describe(value)}"))
     return None
+
+
+def _shared_keys(kind: Any, value: Mapping[Any, Any]) -> int:
+    return sum(field_key(f) in value for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else 0
 
 
 def _read_dataclass(cls: type, value: Any, path: tuple[str | int, ...], problems: list[Problem]) -> Any:
@@ -287,7 +297,8 @@ def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         items = [_schema(a, definitions) for a in args]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
     if origin in (dict, Mapping):
-        return {"type": "object", "additionalProperties": _schema(args[1], definitions)}
+        names = {"propertyNames": _schema(args[0], definitions)} if get_origin(args[0]) is Annotated else {}
+        return {"type": "object", "additionalProperties": _schema(args[1], definitions), **names}
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if kind.__name__ not in definitions:
             definitions[kind.__name__] = {}  # stops the recursion for types that contain themselves

@@ -5,14 +5,17 @@ Made by `spec.resolve`; turned into a running model only by `workload.program`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from gnomon.core.records import record
+from gnomon.core.records import NOT_NEGATIVE, POSITIVE, Constraint, record
+from gnomon.spec.grammar import LOSS, TARGET
 
 Dtype = Literal[
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"
 ]  # fmt: skip
+FloatDtype = Literal["float64", "float32", "float16", "bfloat16"]
 Mode = Literal["inference", "training"]
+_COSINE = Constraint("a cosine from -1 to 1", lambda value: -1 <= value <= 1, {"minimum": -1, "maximum": 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Real inputs. examples: 'module:callable' called as examples(dims, seed) -> {input name: tensor}."""
+    """Real inputs. examples: 'module:callable' called as examples(dims, seed) -> {input name: tensor}.
+
+    files: name -> absolute path of a data file whose SHA-256 was checked.
+    """
 
     name: str
     version: str
@@ -66,8 +72,8 @@ class Training:
     """loss: 'sum' and 'mean' of the first output, or 'module:callable' called as loss(outputs, inputs) -> scalar."""
 
     optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "adamw"
-    learning_rate: float = 1e-4
-    loss: str = "mean"
+    learning_rate: Annotated[float, POSITIVE] = 1e-4
+    loss: Annotated[str, LOSS] = "mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +85,25 @@ class Quality:
     largest_loss: how much worse the metric may get. least_cosine: bound on the mean cosine to the baseline's outputs.
     """
 
-    evaluate: str | None = None
+    evaluate: Annotated[str, TARGET] | None = None
     metric: str | None = None
     higher_is_better: bool = True
-    largest_loss: float = 0.0
-    least_cosine: float = 0.99
+    largest_loss: Annotated[float, NOT_NEGATIVE] = 0.0
+    least_cosine: Annotated[float, _COSINE] = 0.99
+
+    def __post_init__(self) -> None:
+        if (self.evaluate is None) != (self.metric is None):
+            raise ValueError("'evaluate' and 'metric' go together: the metric is one that evaluate returns")
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """How a measurement is taken: fresh processes, timed calls in each, and how long warm-up may take."""
 
-    sessions: int = 3
-    calls: int = 30
-    warmup_s: float = 10.0
-    timeout_s: float = 600.0
+    sessions: Annotated[int, POSITIVE] = 3
+    calls: Annotated[int, POSITIVE] = 30
+    warmup_s: Annotated[float, NOT_NEGATIVE] = 10.0
+    timeout_s: Annotated[float, POSITIVE] = 600.0
 
 
 @record("task", 1)
@@ -102,7 +112,8 @@ class Task:
     """Everything that a run needs to know. dims: sizes of the symbolic dimensions, 'B' included.
 
     digest: identity of the task with all its parts. lock: part -> digest. trusted: code outside installed packages may
-    be imported from `folder`, the folder of the manifest.
+    be imported from `folder`, the folder of the manifest. env: variables of the process that runs the model.
+    deterministic: only algorithms that give the same bits each time. tf32: float32 products on a GPU may use TF32.
     """
 
     name: str
@@ -124,3 +135,5 @@ class Task:
     env: Mapping[str, str] = field(default_factory=dict)
     folder: str = ""
     trusted: bool = False
+    deterministic: bool = False
+    tf32: bool = False

@@ -1,0 +1,327 @@
+"""The five kinds of manifest as frozen records: what may stand in a file, key by key. Reading them runs no code.
+
+After DLSpec (Dakkak et al., OpML 2020, arXiv:2002.11262): a task and its model, dataset, software and hardware are
+separate, versioned documents. `docs/manifest.md` explains every key.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from gnomon.core.digest import digest
+from gnomon.core.errors import did_you_mean
+from gnomon.core.records import NOT_EMPTY, POSITIVE, Problem, StructureError, structure, to_json
+from gnomon.spec.grammar import (
+    ARCHITECTURE,
+    ARGUMENT,
+    DIM,
+    ENV_NAME,
+    NAME,
+    PACKAGE_FILE,
+    REFERENCE,
+    SHA256,
+    SIZE,
+    TARGET,
+    VERSION,
+)
+from gnomon.spec.task import Dtype, FloatDtype, Mode, Protocol, Quality, Training
+
+API_VERSION = "gnomon/v1"
+Kind = Literal["Task", "Model", "Dataset", "Software", "Hardware"]
+Size = Annotated[int, SIZE]
+Axis = Size | Annotated[str, DIM]
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Who a manifest is. name and version are its identity; the rest is for people."""
+
+    name: Annotated[str, NAME]
+    version: Annotated[str, VERSION]
+    description: str = ""
+    license: str = ""
+    references: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A part that is another manifest, by name: the highest version that satisfies the constraint."""
+
+    ref: Annotated[str, REFERENCE]
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """A part that is another manifest, by path relative to this file; it may not leave this file's folder."""
+
+    file: Annotated[str, NOT_EMPTY]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A pinned file: `file` relative to the manifest, or `package` as 'distribution/path/inside'; with its SHA-256."""
+
+    sha256: Annotated[str, SHA256]
+    file: Annotated[str, NOT_EMPTY] | None = None
+    package: Annotated[str, PACKAGE_FILE] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.file is None) == (self.package is None):
+            raise ValueError("wanted exactly one of 'file' and 'package' beside 'sha256'")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One named input. fill: how an example is drawn when no dataset provides one; integers lie in [low, high).
+
+    low, high: numbers, or the name of a dimension ('V': indices of V nodes). fill defaults to 'normal' for floating
+    dtypes, 'integers' for whole numbers and 'ones' for bool.
+    """
+
+    name: Annotated[str, ARGUMENT]
+    dtype: Dtype
+    shape: tuple[Axis, ...]
+    fill: Literal["normal", "uniform", "zeros", "ones", "integers"] | None = None
+    low: float | Annotated[str, DIM] = 0.0
+    high: float | Annotated[str, DIM] = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.low, float) and isinstance(self.high, float) and self.low >= self.high:
+            raise ValueError(f"wanted 'low' below 'high', got {self.low:g} and {self.high:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Where a model comes from and what it takes.
+
+    source 'python' calls target 'package.module:callable' with `arguments`; 'huggingface' makes the class `target` of
+    transformers with a configuration of `arguments`, or of a file; 'onnx' runs the file `weights` in ONNX Runtime.
+    An argument '$L' is the size of the dimension L. dims: default sizes; max_dims: the largest that the model takes.
+    """
+
+    source: Literal["python", "huggingface", "onnx"]
+    inputs: tuple[Input, ...]
+    target: Annotated[str, NOT_EMPTY] | None = None
+    arguments: Mapping[Annotated[str, ARGUMENT], Any] = field(default_factory=dict)
+    weights: Source | None = None
+    dims: Mapping[Annotated[str, DIM], Size] = field(default_factory=dict)
+    max_dims: Mapping[Annotated[str, DIM], Size] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.source == "onnx":
+            if self.target is not None or self.arguments or self.weights is None:
+                raise ValueError("source 'onnx' wants 'weights' (the .onnx file) and neither 'target' nor 'arguments'")
+        elif self.target is None:
+            raise ValueError(f"source {self.source!r} wants 'target'")
+        elif self.source == "python" and not TARGET.holds(self.target):
+            raise ValueError(f"wanted 'target' to be {TARGET.wanted}, got {self.target!r}")
+        elif self.source == "huggingface" and not self.target.isidentifier():
+            raise ValueError(f"wanted 'target' to be a class of transformers such as 'BertModel', got {self.target!r}")
+        names = [i.name for i in self.inputs]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"two inputs have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """What a dataset gives for one input; it must agree with what the model takes."""
+
+    dtype: Dtype
+    shape: tuple[Axis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSpec:
+    """Real inputs: examples(dims, seed) -> {input name: tensor}. files: what it reads, pinned."""
+
+    examples: Annotated[str, TARGET]
+    files: Mapping[str, Source] = field(default_factory=dict)
+    provides: Mapping[Annotated[str, ARGUMENT], Provided] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Determinism:
+    """How exact the software must be. Seeds and threads are the task's own."""
+
+    deterministic_algorithms: bool = False
+    tf32: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SoftwareSpec:
+    """What must be installed. python: a version range; packages: requirements as in PEP 508; env: variables to set."""
+
+    python: Annotated[str, NOT_EMPTY] | None = None
+    packages: tuple[Annotated[str, NOT_EMPTY], ...] = ()
+    env: Mapping[Annotated[str, ENV_NAME], str] = field(default_factory=dict)
+    determinism: Determinism = Determinism()
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """Wanted of the processor. arch: any of these; isa: all of these extensions."""
+
+    arch: tuple[str, ...] = ()
+    min_cores: Annotated[int, POSITIVE] | None = None
+    isa: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """Wanted of the accelerators: `count` of them that meet all the rest. arch_min: such as 'sm_80' or 'gfx942'."""
+
+    vendor: Annotated[str, NOT_EMPTY] | None = None
+    arch_min: Annotated[str, ARCHITECTURE] | None = None
+    count: Annotated[int, POSITIVE] = 1
+    memory_gib: Annotated[float, POSITIVE] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareSpec:
+    """Predicates on the machine, never facts of one machine."""
+
+    cpu: Cpu = Cpu()
+    memory_gib: Annotated[float, POSITIVE] | None = None
+    disk_gib: Annotated[float, POSITIVE] | None = None
+    accelerators: tuple[Accelerator, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """A task: its four parts, each inline, by `ref` or by `file`, and how it is run, judged and measured.
+
+    extends: another task whose keys hold where this one says nothing; tables are merged key by key, parts are not.
+    """
+
+    model: Reference | PartFile | ModelSpec | None = None
+    dataset: Reference | PartFile | DatasetSpec | None = None
+    software: Reference | PartFile | SoftwareSpec | None = None
+    hardware: Reference | PartFile | HardwareSpec | None = None
+    mode: Mode = "inference"
+    dims: Mapping[Annotated[str, DIM], Size] = field(default_factory=dict)
+    dtype: FloatDtype = "float32"
+    threads: Annotated[int, POSITIVE] = 1
+    seed: int = 0
+    training: Training | None = None
+    quality: Quality = field(default_factory=Quality)
+    protocol: Protocol = field(default_factory=Protocol)
+    extends: Reference | PartFile | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.extends is None:
+            raise ValueError("wanted 'model' (inline, {ref: name@constraint} or {file: ./model.yaml}), or 'extends'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What every manifest has."""
+
+    api_version: Literal["gnomon/v1"] = field(metadata={"key": "apiVersion"})
+    kind: Kind
+    metadata: Metadata
+    spec: Any
+
+    @property
+    def identity(self) -> str:
+        return f"{self.metadata.name}@{self.metadata.version}"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of kind, name, version and spec in canonical form: the same however the file is written."""
+        meta = self.metadata
+        return spec_digest(self.kind, meta.name, meta.version, self.spec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskManifest(Manifest):
+    """A task."""
+
+    kind: Literal["Task"]
+    spec: TaskSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelManifest(Manifest):
+    """A model."""
+
+    kind: Literal["Model"]
+    spec: ModelSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetManifest(Manifest):
+    """A dataset."""
+
+    kind: Literal["Dataset"]
+    spec: DatasetSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoftwareManifest(Manifest):
+    """A software environment."""
+
+    kind: Literal["Software"]
+    spec: SoftwareSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareManifest(Manifest):
+    """A machine's least properties."""
+
+    kind: Literal["Hardware"]
+    spec: HardwareSpec
+
+
+KINDS: dict[str, type[Manifest]] = {
+    "Task": TaskManifest,
+    "Model": ModelManifest,
+    "Dataset": DatasetManifest,
+    "Software": SoftwareManifest,
+    "Hardware": HardwareManifest,
+}
+
+
+def read(document: Any) -> Manifest:
+    """A manifest from plain data. Raises StructureError with every problem and its place."""
+    if not isinstance(document, Mapping):
+        raise StructureError(
+            [Problem((), f"wanted a manifest with the keys apiVersion, kind, metadata and spec, got {_what(document)}")]
+        )
+    kind = document.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        came = f"got {kind!r}.{did_you_mean(str(kind), KINDS)}" if "kind" in document else "it is missing"
+        raise StructureError([Problem(("kind",), f"wanted one of {', '.join(KINDS)}; {came}".removesuffix("."))])
+    manifest: Manifest = structure(KINDS[kind], document)
+    return manifest
+
+
+def spec_digest(kind: str, name: str, version: str, spec: Any) -> str:
+    """Identity of a manifest or of an inline part."""
+    return digest({"kind": kind, "name": name, "version": version, "spec": without_defaults(spec)})
+
+
+def without_defaults(value: Any) -> Any:
+    """The JSON form of a record less every field that has its default: what it says, however it was written."""
+    import dataclasses
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        said = {}
+        for f in dataclasses.fields(value):
+            item = getattr(value, f.name)
+            default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+            if item != default or type(item) is not type(default):
+                said[str(f.metadata.get("key", f.name))] = without_defaults(item)
+        return said
+    if isinstance(value, tuple | list):
+        return [without_defaults(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: without_defaults(item) for key, item in value.items()}
+    return to_json(value)
+
+
+def _what(value: Any) -> str:
+    return "nothing" if value is None else f"a {'list' if isinstance(value, list | tuple) else type(value).__name__}"
