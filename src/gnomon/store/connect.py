@@ -90,12 +90,13 @@ def _url(location: str) -> sa.URL:
 
 
 def _sqlite(url: sa.URL) -> sa.Engine:
-    path = Path(str(url.database))
-    if not url.query and path.is_dir():  # with a query the name may be SQLite's own kind of URI
+    path = Path(str(url.database).removeprefix("file:"))  # 'file:' with ?uri=true is SQLite's own kind of URL
+    if path.is_dir():
         raise NotRunnable(f"store {path}: this is a folder; wanted a file, such as {path / 'gnomon.db'}")
-    if not url.query and not path.parent.is_dir():
+    if not path.parent.is_dir():
         raise NotRunnable(f"store {path}: the folder {path.parent} does not exist; make it, or choose another --store")
-    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_S})
+    url = url if "timeout" in url.query else url.update_query_dict({"timeout": str(BUSY_S)})
+    engine = sa.create_engine(url, poolclass=NullPool)
 
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:
