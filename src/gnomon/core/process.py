@@ -9,7 +9,8 @@ reserve far more address space than they ever touch (hundreds of GiB with CUDA),
 that fit, and does so by crashes inside native code instead of an error that can be told.
 
 The group dies with its parent, however the parent goes: on Linux the kernel kills the child (PR_SET_PDEATHSIG), and
-everywhere a thread of the child watches a pipe whose other end only the parent holds and kills the group when it closes.
+everywhere a thread of the child watches a pipe whose other end only the parent holds, and kills the group when it
+closes.
 """
 
 import ctypes
@@ -96,9 +97,7 @@ class _Ending(NamedTuple):
 
 
 @contextmanager
-def _child(
-    request: Path, output: Path, env: Mapping[str, str] | None
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def _child(request: Path, output: Path, env: Mapping[str, str] | None) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A running child and the pipe that it speaks through; on the way out its whole group is killed and reaped."""
     messages, speak = os.pipe()
     watched, lifeline = os.pipe()
@@ -228,7 +227,9 @@ def _serve(request: str, speak: int, watched: int, parent: int) -> None:
     for end in (speak, watched):
         os.set_inheritable(end, False)
     _die_with(parent, watched)
-    faulthandler.enable(all_threads=False)  # a crash in native code leaves the Python stack among the last printed lines
+    faulthandler.enable(
+        all_threads=False
+    )  # a crash in native code leaves the Python stack among the last printed lines
     lock = threading.Lock()
 
     def send(message: dict[str, Any]) -> None:

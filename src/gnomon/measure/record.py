@@ -131,6 +131,7 @@ class VariantTimes:
     name: str
     sessions: tuple[Session, ...]
     failure: str | None = None
+    output_digest: str | None = None
 
 
 @record("comparison", 1)
