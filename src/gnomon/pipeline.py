@@ -10,7 +10,7 @@ from gnomon.core import paths, process
 from gnomon.core.errors import DamagedData, UsageError
 from gnomon.devices import catalogue
 from gnomon.devices.device import Device
-from gnomon.forecast.predict import forecast
+from gnomon.forecast.predict import Forecaster
 from gnomon.forecast.record import Forecast
 from gnomon.measure.record import Comparison, Level, Measurement
 from gnomon.report import html
@@ -124,9 +124,10 @@ def forecast_everywhere(
 ) -> tuple[list[Forecast], list[str]]:
     """A forecast for every device that has the precision, and a remark for each that has not."""
     forecasts, remarks = [], []
+    forecaster = Forecaster(graph, batch=task.dims.get("B", 0), dims=task.dims)
     for device in devices:
         try:
-            result = forecast(graph, device, batch=task.dims.get("B", 0), dims=task.dims)
+            result = forecaster.on(device)
         except UsageError as error:
             remarks.append(str(error))
             continue

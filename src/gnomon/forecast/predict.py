@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gnomon.core.units import format_bytes
 from gnomon.devices.device import Device
-from gnomon.forecast.physics import Efficiency, price, spread
+from gnomon.forecast.physics import Efficiency, Price, price, spread
 from gnomon.forecast.record import Bound, Estimate, Forecast, OpForecast
 from gnomon.forecast.work import Work, works
 from gnomon.workload.graph import ITEM_BYTES, OpGraph
@@ -35,50 +35,69 @@ def forecast(
 
     dtype: price floating-point work in this dtype instead of the graph's own. batch, dims: sizes the graph was captured
     at, copied into the record. Raises UsageError when the device cannot compute in a precision that the graph needs.
+    For many devices make one `Forecaster`.
     """
-    demands = works(graph, dtype)
-    prices = [price(work, device) for work in demands]
-    is_view = [work.category == "view" for work in demands]
-    total = _total(device, [p.time for p in prices], [w.category for w in demands], is_view)
-    timeline = _run(device, [p.time.value_s for p in prices], is_view, DISPATCH_S.value, VIEW_S.value)
+    return Forecaster(graph, dtype=dtype, batch=batch, dims=dims).on(device)
 
+
+class Forecaster:
+    """One graph on many devices: what does not depend on the device is worked out once. Arguments as for `forecast`."""
+
+    def __init__(
+        self, graph: OpGraph, *, dtype: str | None = None, batch: int = 0, dims: Mapping[str, int] | None = None
+    ) -> None:
+        self._graph, self._dtype, self._batch, self._dims = graph, dtype, batch, dict(dims or {})
+        self._demands = works(graph, dtype)
+        self._is_view = [work.category == "view" for work in self._demands]
+        self._digest, self._flop, self._unknown = graph.digest, graph.flop, graph.unknown
+        self._peak_bytes = peak(graph).peak_bytes * _float_scale(graph, dtype)
+
+    def on(self, device: Device) -> Forecast:
+        """The forecast for one device. Raises UsageError when it lacks a precision that the graph needs."""
+        demands, is_view = self._demands, self._is_view
+        prices = [price(work, device) for work in demands]
+        total = _total(device, [p.time for p in prices], [w.category for w in demands], is_view)
+        shares = _bound_shares(device, prices, is_view)
+        main = _main_precision(demands, device)
+        capacity = device.memory_bytes.value
+        warnings = [f"{n} x {name}: no cost rule; counted as memory traffic" for name, n in self._unknown.items()]
+        if self._peak_bytes > capacity:
+            warnings.append(f"does not fit: needs {format_bytes(self._peak_bytes)} of {format_bytes(capacity)}")
+        return Forecast(
+            task=self._graph.name,
+            graph_digest=self._digest,
+            device=device.name,
+            predictor=PREDICTOR,
+            dtype=self._dtype or main,
+            mode=self._graph.mode,
+            batch=self._batch,
+            dims=self._dims,
+            total=total,
+            bound=max(shares, key=lambda name: shares[name]) if shares else "launch",
+            bound_shares={str(name): share for name, share in shares.items()},
+            ops=tuple(
+                OpForecast(i, op.name, op.module, op.phase, op.category, p.time, p.bound)
+                for i, (op, p) in enumerate(zip(self._graph.ops, prices, strict=True))
+            ),
+            flop=self._flop,
+            mfu=self._flop / (total.value_s * device.peak(main)) if total.value_s > 0 else 0.0,
+            peak_memory_bytes=self._peak_bytes,
+            memory_bytes=capacity,
+            fits=self._peak_bytes <= capacity,
+            unknown_ops=self._unknown,
+            warnings=tuple(warnings),
+        )
+
+
+def _bound_shares(device: Device, prices: Sequence[Price], is_view: Sequence[bool]) -> dict[Bound, float]:
+    """Share of the step by what limits it; time in which the device waits for the host is the launch's."""
+    timeline = _run(device, [p.time.value_s for p in prices], is_view, DISPATCH_S.value, VIEW_S.value)
     seconds: dict[Bound, float] = defaultdict(float)
     for p in prices:
         seconds[p.bound] += p.time.value_s
     seconds["launch"] += timeline.waiting_s
     whole = math.fsum(seconds.values())
-    shares: dict[Bound, float] = {name: value / whole for name, value in sorted(seconds.items()) if value > 0}
-    main = _main_precision(demands, device)
-    memory = peak(graph).peak_bytes * _float_scale(graph, dtype)
-    capacity = device.memory_bytes.value
-    warnings = [f"{n} x {name}: no cost rule; counted as memory traffic" for name, n in graph.unknown.items()]
-    if memory > capacity:
-        warnings.append(f"does not fit: needs {format_bytes(memory)} of {format_bytes(capacity)}")
-    ops = tuple(
-        OpForecast(i, op.name, op.module, op.phase, op.category, p.time, p.bound)
-        for i, (op, p) in enumerate(zip(graph.ops, prices, strict=True))
-    )
-    return Forecast(
-        task=graph.name,
-        graph_digest=graph.digest,
-        device=device.name,
-        predictor=PREDICTOR,
-        dtype=dtype or main,
-        mode=graph.mode,
-        batch=batch,
-        dims=dict(dims or {}),
-        total=total,
-        bound=max(shares, key=lambda name: shares[name]) if shares else "launch",
-        bound_shares={str(name): share for name, share in shares.items()},
-        ops=ops,
-        flop=graph.flop,
-        mfu=graph.flop / (total.value_s * device.peak(main)) if total.value_s > 0 else 0.0,
-        peak_memory_bytes=memory,
-        memory_bytes=capacity,
-        fits=memory <= capacity,
-        unknown_ops=graph.unknown,
-        warnings=tuple(warnings),
-    )
+    return {name: value / whole for name, value in sorted(seconds.items()) if value > 0}
 
 
 def _total(device: Device, times: Sequence[Estimate], categories: Sequence[str], is_view: Sequence[bool]) -> Estimate:
