@@ -40,10 +40,11 @@ def scaled(value: float) -> Scaled:
 
 def format_seconds(seconds: float) -> str:
     """Three significant digits in the unit that fits: '1.23 ms'."""
+    rounded = float(f"{seconds:.3g}")  # the unit is chosen after rounding: 999.7 us is 1 ms, never 1e+03 us
     for unit in ("s", "ms", "us"):
-        if abs(seconds) >= _SECONDS[unit]:
-            return f"{seconds / _SECONDS[unit]:.3g} {unit}" if abs(seconds) < 1000 else f"{seconds:.0f} s"
-    return f"{seconds * 1e9:.3g} ns"
+        if abs(rounded) >= _SECONDS[unit]:
+            return f"{rounded / _SECONDS[unit]:.3g} {unit}" if abs(rounded) < 1000 else f"{seconds:.0f} s"
+    return f"{rounded * 1e9:.3g} ns"
 
 
 def format_bytes(count: float) -> str:
@@ -56,5 +57,5 @@ def format_bytes(count: float) -> str:
 
 def format_count(count: float, unit: str = "") -> str:
     """Decimal prefixes: format_count(2.5e12, 'FLOP') is '2.5 TFLOP'."""
-    value, prefix = scaled(count)
+    value, prefix = scaled(float(f"{count:.3g}"))
     return f"{value:.3g} {prefix}{unit}".rstrip()

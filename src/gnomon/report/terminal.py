@@ -1,0 +1,263 @@
+"""Records as tables in the terminal: 100 columns are enough, and without a terminal it is plain text."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from gnomon.core.stats import Interval
+from gnomon.forecast.record import Forecast
+from gnomon.measure.record import Comparison, Measurement
+from gnomon.report import join, text
+from gnomon.report.examination import Examination, faults_per_call, headlines, median_of, sizes
+from gnomon.report.stored import StoredComparison
+from gnomon.sharpen.record import Change
+
+_WIDTH = 100
+_STYLES = {"kept": "green", "refused": "red", "failed": "red", "faster": "green", "slower": "red"}
+
+
+def print_examination(console: Console, examination: Examination, path: Path | None = None) -> None:
+    """The examination in short. path: where the full report is, named at the end."""
+    e, m = examination, examination.measurement
+    _say(console, Text(e.task.name, style="bold"), Text(f"  {e.task.description}"))
+    for sentence in headlines(e):
+        _say(console, Text(f"- {sentence}"))
+    for warning in e.all_warnings():
+        _say(console, Text(f"! {warning}", style="yellow"))
+    _print_latency(console, m)
+    _print_layers(console, m)
+    _print_operators(console, e.operators())
+    if e.forecasts:
+        _print_forecasts(console, e.ranked_forecasts(), m.latency.get("p50"), e.device.name)
+    if e.changes:
+        print_changes(console, e.changes)
+    elif e.comparison is not None:
+        print_comparison(console, e.comparison)
+    _say(console, Text(f"again: {e.command}" if e.command else f"run {e.run_id}"))
+    if path is not None:
+        _say(console, Text("report: ", style="bold"), Text(str(path)))
+
+
+def print_measurement(console: Console, measurement: Measurement) -> None:
+    """Latency with intervals, cold start, and the longest layers and operators where these were measured."""
+    m = measurement
+    threads = f"{m.environment.threads} thread{'s' if m.environment.threads != 1 else ''}"
+    _say(console, Text(m.task, style="bold"), Text(f"  {m.variant}, {m.mode}, {sizes(m.dims, m.batch)}, {threads}"))
+    for warning in m.warnings:
+        _say(console, Text(f"! {warning}", style="yellow"))
+    _print_latency(console, m)
+    untraced = next((run for run in m.levels if run.level == "model"), None)
+    table = _table("cold start", ("", "l"), ("median [least, largest]", "r"))
+    for name, key in (("import", "import_s"), ("build the model", "build_s"), ("first call", "first_call_s")):
+        table.add_row(name, str(median_of(untraced, key)))
+    table.add_row("page faults per call", text.number(faults_per_call(untraced)))
+    console.print(table, width=_width(console))
+    _print_layers(console, m)
+    if m.operators:
+        total = math.fsum(one.cpu_s for one in m.operators)
+        by_name: dict[str, list[float]] = {}
+        for one in m.operators:
+            calls_and_time = by_name.setdefault(join.base_name(one.name), [0, 0.0])
+            calls_and_time[0] += one.calls
+            calls_and_time[1] += one.cpu_s
+        table = _table("operators", ("operator", "l"), ("calls", "r"), ("CPU time", "r"), ("share", "r"))
+        for name, (calls, cpu_s) in sorted(by_name.items(), key=lambda item: -item[1][1])[:10]:
+            share = text.percent(cpu_s / total if total else None)
+            table.add_row(_cell(name), f"{calls:.0f}", text.seconds(cpu_s), share)
+        console.print(table, width=_width(console))
+
+
+def print_forecasts(console: Console, forecasts: Sequence[Forecast], measured: Measurement | None = None) -> None:
+    """Fastest first, those that do not fit last. measured: a measurement of the same task to compare with."""
+    ranked = sorted(forecasts, key=lambda f: (not f.fits, f.total.value_s, f.device))
+    _print_forecasts(console, ranked, measured.latency.get("p50") if measured else None, None)
+
+
+def print_forecast_operators(console: Console, forecast: Forecast, most: int = 10) -> None:
+    """The operators that take longest on one device, calls of one name in one kind of module together."""
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for op in forecast.ops:
+        key = (join.base_name(op.name), join.module_pattern([op.module]), op.bound)
+        parts = groups.setdefault(key, [0, 0.0])
+        parts[0] += 1
+        parts[1] += op.time.value_s
+    total = math.fsum(parts[1] for parts in groups.values())
+    columns = (("operator", "l"), ("module", "l"), ("calls", "r"), ("time", "r"), ("share", "r"), ("bound", "l"))
+    table = _table(f"operators on {forecast.device}", *columns)
+    ordered = sorted(groups.items(), key=lambda item: -item[1][1])
+    for (name, module, bound), (calls, time_s) in ordered[:most]:
+        table.add_row(_cell(name), _cell(module), f"{calls:.0f}", text.seconds(time_s),
+                      text.percent(time_s / total if total else None), bound)  # fmt: skip
+    console.print(table, width=_width(console))
+    if len(ordered) > most:
+        _say(console, Text(f"and {len(ordered) - most} more; intervals are on the total"))
+
+
+def print_changes(console: Console, changes: Sequence[Change]) -> None:
+    """Recipes tried, fastest first: speed with interval, quality before and after, verdict and reason."""
+    baseline = changes[0].baseline if changes else "eager"
+    columns = (
+        ("recipe", "l"),
+        ("verdict", "l"),
+        (f"speed ({baseline} = {text.times(1)})", "r"),
+        ("quality", "l"),
+        ("cosine", "r"),
+    )
+    table = _table("recipes", *columns)
+    for change in sorted(changes, key=lambda c: -(c.speedup.speedup.value if c.speedup else 0.0)):
+        quality = [
+            f"{metric} {text.number(before)} → {text.number(change.quality_after.get(metric))}"
+            for metric, before in change.quality_before.items()
+            if metric in change.quality_after
+        ]
+        table.add_row(
+            _cell(change.recipe),
+            Text(change.verdict, style=_STYLES.get(change.verdict, "dim")),
+            str(text.ratio(change.speedup.speedup if change.speedup else None)),
+            _cell("\n".join(quality) or text.NOT_MEASURED),
+            text.number(change.distance.mean_cosine if change.distance else None),
+        )
+    console.print(table, width=_width(console))
+    for change in changes:
+        against = [f"{text.ratio(test.speedup)} against {name}" for name, test in change.against.items()]
+        _say(console, Text(f"{change.recipe}: ", style="bold"), Text("; ".join([change.reason, *against])))
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Variants timed interleaved: median time of each, speed against the baseline, verdict."""
+    c = comparison
+    columns = (
+        ("variant", "l"),
+        ("sessions", "r"),
+        ("median", "r"),
+        (f"speed ({c.baseline} = {text.times(1)})", "r"),
+        ("verdict", "l"),
+    )
+    table = _table(f"{c.task}, {c.clock} time", *columns)
+    for variant in c.variants:
+        medians = [text.middle(s.wall_s if c.clock == "wall" else s.cpu_s) for s in variant.sessions if s.wall_s]
+        test = c.ratios.get(variant.name)
+        verdict = "baseline" if variant.name == c.baseline else test.verdict if test else text.NOT_MEASURED
+        speed = (
+            str(text.ratio(test.speedup))
+            if test
+            else text.times(1)
+            if variant.name == c.baseline
+            else text.NOT_MEASURED
+        )
+        table.add_row(_cell(variant.name), str(len(variant.sessions)), str(text.spread(medians)), speed,
+                      Text(verdict, style=_STYLES.get(verdict, "dim")))  # fmt: skip
+    console.print(table, width=_width(console))
+    for variant in c.variants:
+        if variant.failure:
+            _say(console, Text(f"{variant.name} failed: ", style="red"), Text(variant.failure))
+
+
+def print_stored_comparison(console: Console, stored: StoredComparison) -> None:
+    """The ratio of two stored measurements, and what else differs between them."""
+    speed, verdict = text.ratio(stored.ratio.speedup), stored.ratio.verdict
+    answer = Text(f"{stored.second} is {speed} as fast as {stored.first}: ")
+    _say(console, answer, Text(verdict, style=_STYLES.get(verdict, "yellow")))
+    if stored.ratio.detectable is not None:
+        _say(console, Text(f"a speed-up below {text.times(stored.ratio.detectable)} would go unnoticed (80 % power)"))
+    if stored.differences:
+        table = _table("what differs", ("", "l"), (stored.first, "l"), (stored.second, "l"))
+        for key, (first, second) in stored.differences.items():
+            table.add_row(_cell(key), _cell(first), _cell(second))
+        console.print(table, width=_width(console))
+    if len(stored.aspects) > 1:
+        warning = f"! {', '.join(stored.aspects)} differ at once: the ratio cannot be laid to one of them"
+        _say(console, Text(warning, style="yellow"))
+
+
+def _print_latency(console: Console, m: Measurement) -> None:
+    table = _table("latency of one call", ("", "l"), ("wall time", "r"), ("CPU time", "r"))
+    for key in ("p50", "p90", "p99", "mean"):
+        table.add_row(key, str(text.interval(m.latency.get(key))), str(text.interval(m.cpu_latency.get(key))))
+    console.print(table, width=_width(console))
+    overheads = [f"{run.level} {text.share(run.overhead)}" for run in m.levels if run.level != "model"]
+    if overheads:
+        _say(console, Text(f"tracing costs: {', '.join(overheads)}", style="dim"))
+
+
+def _print_layers(console: Console, m: Measurement) -> None:
+    """Modules of one kind at places that differ only in numbers are one row."""
+    if not m.layers:
+        return
+    total = math.fsum(layer.self_cpu_s for layer in m.layers)
+    kinds: dict[tuple[str, str], list[float]] = {}
+    for layer in m.layers:
+        times = kinds.setdefault((join.module_pattern([layer.path]), layer.type), [])
+        times.append(layer.self_cpu_s)
+    columns = (("module", "l"), ("type", "l"), ("modules", "r"), ("CPU time", "r"), ("share", "r"))
+    table = _table("layers, without what is inside them", *columns)
+    for (path, kind), times in sorted(kinds.items(), key=lambda item: -math.fsum(item[1]))[:8]:
+        cpu_s = math.fsum(times)
+        share = text.percent(cpu_s / total if total else None)
+        table.add_row(_cell(path), _cell(kind), str(len(times)), text.seconds(cpu_s), share)
+    console.print(table, width=_width(console))
+
+
+def _print_operators(console: Console, rows: Sequence[join.OperatorRow]) -> None:
+    if not rows:
+        return
+    columns = (("operator", "l"), ("shapes", "l"), ("calls", "r"), ("CPU time", "r"), ("share", "r"), ("attained", "r"),
+               ("distance", "r"))  # fmt: skip
+    table = _table("operators; distance: times the least time of this machine's roofline", *columns)
+    for row in rows[:6]:
+        shapes, attained = text.shapes(row.shapes), text.per_second(row.flop_s, "FLOP")
+        table.add_row(_cell(row.name), _cell(shapes), str(row.calls), text.seconds(row.cpu_s), text.percent(row.share),
+                      attained, text.times(row.distance))  # fmt: skip
+    console.print(table, width=_width(console))
+
+
+def _print_forecasts(console: Console, ranked: Sequence[Forecast], measured: Interval | None, here: str | None) -> None:
+    columns = (("device", "l"), ("time [90 % interval]", "r"), ("bound", "l"), ("MFU", "r"), ("memory", "r"))
+    table = _table("forecasts from physics alone", *columns)
+    for f in ranked:
+        memory = f"{text.byte_count(f.peak_memory_bytes)} of {text.byte_count(f.memory_bytes)}"
+        table.add_row(
+            _cell(f"{f.device} (here)" if f.device == here else f.device),
+            str(text.estimate(f.total)),
+            f.bound,
+            text.percent(f.mfu),
+            Text(memory) if f.fits else Text(f"{memory}: does not fit", style="red"),
+            style="bold" if f.device == here else None,
+        )
+    console.print(table, width=_width(console))
+    if measured is not None:
+        _say(console, Text(f"measured here: {text.interval(measured)}", style="bold"))
+    unknown = dict(sorted({name: count for f in ranked for name, count in f.unknown_ops.items()}.items()))
+    if unknown:
+        names = ", ".join(f"{name} ({count})" for name, count in unknown.items())
+        _say(console, Text(f"! no cost rule, not in the forecasts: {names}", style="yellow"))
+    for warning in dict.fromkeys(warning for f in ranked for warning in f.warnings):
+        devices = [f.device for f in ranked if warning in f.warnings]
+        named = ", ".join(devices[:4]) + (f" and {len(devices) - 4} more" if len(devices) > 4 else "")
+        _say(console, Text(f"! {named}: {warning}", style="yellow"))
+
+
+def _table(title: str, *columns: tuple[str, str]) -> Table:
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, side in columns:
+        table.add_column(Text(name), justify="right" if side == "r" else "left", overflow="fold")
+    return table
+
+
+def _cell(value: str) -> str:
+    """A name as it is: rich reads nothing in brackets as its markup."""
+    return escape(value)
+
+
+def _say(console: Console, *parts: Text) -> None:
+    console.print(Text.assemble(*parts), width=_width(console), highlight=False)
+
+
+def _width(console: Console) -> int:
+    return min(console.width, _WIDTH)
