@@ -110,7 +110,7 @@ def test_runs_come_newest_first_and_by_task_and_status(store):
     assert [run.arguments["i"] for run in store.runs()] == [4, 3, 2, 1, 0]
     assert [run.arguments["i"] for run in store.runs(limit=2, task="even")] == [4, 2]
     assert [run.arguments["i"] for run in store.runs(status="failed")] == [4, 3]
-    with pytest.raises(UsageError, match="status 'doen'.*Did you mean 'done'"):
+    with pytest.raises(UsageError, match=r"status 'doen'.*Did you mean 'done'"):
         store.runs(status="doen")
 
 

@@ -102,16 +102,16 @@ def import_jsonl(store: Store, path: Path) -> Moved:
 
 def _packed(store: Store, run_id: str | None) -> Iterator[tuple[RunRow, Iterator[Packed]]]:
     """Runs, oldest first, each with its results as they are stored."""
-    names = [field.name for field in fields(Packed) if field.name != "columns"]
     with reading(store.engine) as connection:
         for run in [store.run(run_id)] if run_id is not None else reversed(store.runs(limit=None)):
             query = results.select().where(results.c.run_id == run.id, results.c.position < run.results)
             rows = connection.execution_options(yield_per=10).execute(query.order_by(results.c.position))
-            yield run, (Packed(**{name: getattr(row, name) for name in names}, columns=_columns(row)) for row in rows)
+            yield run, map(_sound, rows)
 
 
-def _columns(row: sa.Row[Any]) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in COLUMNS}
+def _sound(row: sa.Row[Any]) -> Packed:
+    unpack(row.payload, row.digest, f"result {row.position} of run {row.run_id}")  # a copy must not launder damage
+    return Packed(row.kind, row.schema, row.digest, row.payload, {name: getattr(row, name) for name in COLUMNS})
 
 
 def _parsed(path: Path, file: Iterable[bytes]) -> Iterator[tuple[RunRow, Iterator[Packed]]]:
