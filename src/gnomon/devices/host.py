@@ -307,10 +307,7 @@ def _container(root: Path) -> str:
 
 
 def _gpus(run: Run) -> tuple[Gpu, ...]:
-    """NVIDIA GPUs from NVML's Python binding where it is installed, else from nvidia-smi."""
-    found = _gpus_of_nvml()
-    if found is not None:
-        return found
+    """NVIDIA GPUs as NVML knows them, asked through nvidia-smi, which comes with every driver."""
     query = "name,memory.total,driver_version,clocks.max.sm,power.limit"
     text = run(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"])
     rows = [[word.strip() for word in line.split(",")] for line in (text or "").splitlines()]
@@ -323,32 +320,6 @@ def _gpus(run: Run) -> tuple[Gpu, ...]:
 def _scaled(text: str, factor: float) -> float | None:
     """A number of nvidia-smi in base units; '[N/A]' is not known."""
     return float(text) * factor if re.fullmatch(r"\d+(\.\d+)?", text) else None
-
-
-def _gpus_of_nvml() -> tuple[Gpu, ...] | None:
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        gpus = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            device = pynvml.nvmlDeviceGetHandleByIndex(index)
-            name, driver = pynvml.nvmlDeviceGetName(device), pynvml.nvmlSystemGetDriverVersion()
-            name, driver = (text.decode() if isinstance(text, bytes) else text for text in (name, driver))
-            memory = int(pynvml.nvmlDeviceGetMemoryInfo(device).total)
-            clock = pynvml.nvmlDeviceGetMaxClockInfo(device, pynvml.NVML_CLOCK_SM) * 1e6
-            power = pynvml.nvmlDeviceGetPowerManagementLimit(device) / 1e3
-            gpus.append(Gpu(name, memory, driver, clock, power))
-        return tuple(gpus)
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _mac(run: Run) -> Host:
