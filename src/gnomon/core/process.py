@@ -1,16 +1,16 @@
 """Run a function in a fresh process of its own, with a time limit and a memory limit, and leave nothing behind.
 
 A measurement needs a process that nothing else has touched, and code of a manifest must not be able to take the caller
-down. The child is `python -m gnomon.core.process`, leader of its own process group. Its result and its progress come
-back through a pipe of their own, so that whatever the model prints cannot be mistaken for them.
+down. The child is `python -m gnomon.core.process`, in a process group of its own. Its result and its progress come back
+through a pipe of their own, so that whatever the model prints cannot be mistaken for them.
 
 The memory limit is a watch on the resident memory of the group, not RLIMIT_AS: torch, its thread pools and CUDA
 reserve far more address space than they ever touch (hundreds of GiB with CUDA), so a limit on addresses stops programs
 that fit, and does so by crashes inside native code instead of an error that can be told.
 
-The group dies with its parent, however the parent goes: on Linux the kernel kills the child (PR_SET_PDEATHSIG), and
-everywhere a thread of the child watches a pipe whose other end only the parent holds, and kills the group when it
-closes.
+The group dies with its caller, however that ends: its leader is a supervisor that runs no code but ours and watches a
+pipe whose other end only the caller holds. When the pipe closes it kills the group. The worker, its child, dies with
+the supervisor (PR_SET_PDEATHSIG on Linux).
 """
 
 import ctypes
@@ -18,6 +18,7 @@ import faulthandler
 import importlib
 import json
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -103,7 +104,7 @@ def _child(request: Path, output: Path, env: Mapping[str, str] | None) -> Iterat
     watched, lifeline = os.pipe()
     # -P: the current folder must not be able to replace a module such as random or torch
     command = [sys.executable, "-P", "-m", "gnomon.core.process"]
-    command += [str(request), str(speak), str(watched), str(os.getpid())]
+    command += [str(request), str(speak), str(watched)]
     process = None
     try:
         with output.open("wb") as sink:
@@ -219,14 +220,49 @@ def _died(target: str, code: int | None, tail: str) -> GnomonError:
 
 # --- in the child -----------------------------------------------------------------------------------------------------
 
-_send: Callable[[dict[str, Any]], None] | None = None
+_send: Callable[[dict[str, Any]], None] | None = None  # set in the worker
 
 
-def _serve(request: str, speak: int, watched: int, parent: int) -> None:
-    global _send
+def _supervise(request: str, speak: int, watched: int) -> None:
+    """The leader of the group: forks the worker, ends as it ends, and takes the group along when the caller dies.
+
+    It runs no code of others, so nothing can keep it from that; the worker could hold the interpreter lock for minutes,
+    and could not kill its own children once it is killed itself.
+    """
     for end in (speak, watched):
         os.set_inheritable(end, False)
-    _die_with(parent, watched)
+    supervisor = os.getpid()
+    worker = os.fork()
+    if worker == 0:
+        os.close(watched)
+        _die_with(supervisor)
+        _serve(request, speak)
+        return
+    os.close(speak)
+
+    def watch() -> None:
+        os.read(watched, 1)  # nothing is ever written: this returns when the caller is gone
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+    code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        faulthandler.disable()
+        os.kill(supervisor, -code)  # the caller sees the signal, as if there were no supervisor
+    os._exit(code)
+
+
+def _die_with(supervisor: int) -> None:
+    """End this process when the supervisor does (killed on its own). The kernel's signal waits for no interpreter."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:  # it died before the line above
+        os._exit(1)
+
+
+def _serve(request: str, speak: int) -> None:
+    global _send
     faulthandler.enable(
         all_threads=False
     )  # a crash in native code leaves the Python stack among the last printed lines
@@ -261,21 +297,7 @@ def _described(error: BaseException) -> dict[str, Any]:
     }
 
 
-def _die_with(parent: int, watched: int) -> None:
-    """End this process and its group when the parent does. The kernel's signal works even while the GIL is held."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os.killpg(0, signal.SIGKILL)
-
-    def watch() -> None:
-        os.read(watched, 1)  # nothing is ever written: this returns when the parent is gone
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, name="gnomon-lifeline", daemon=True).start()
-
-
 if __name__ == "__main__":
     from gnomon.core import process  # the module that others import, not this second copy called __main__
 
-    process._serve(sys.argv[1], *(int(text) for text in sys.argv[2:]))
+    process._supervise(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

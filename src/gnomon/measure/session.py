@@ -143,6 +143,10 @@ def _start(task: Task) -> _Started:
         getattr(transformers, task.model.target, None)  # it imports a model's code when asked for it
     import_s = time.perf_counter() - start
     torch.set_num_threads(task.threads)
+    torch.use_deterministic_algorithms(task.deterministic)
+    if synchronize is not None:
+        torch.set_float32_matmul_precision("high" if task.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = task.tf32
     return _Started(import_s, synchronize)
 
 
