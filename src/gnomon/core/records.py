@@ -154,7 +154,7 @@ def type_name(kind: Any) -> str:
         conditions = [c.wanted for c in args[1:] if isinstance(c, Constraint)]
         return conditions[0] if conditions else type_name(args[0])
     if origin is Literal:
-        return "one of " + ", ".join(repr(a) for a in args)
+        return ("one of " if len(args) > 1 else "") + ", ".join(repr(a) for a in args)
     if origin in (Union, types.UnionType):
         return " or ".join(type_name(a) for a in args)
     if origin is tuple:
@@ -231,7 +231,7 @@ def _read_union(args: tuple[Any, ...], value: Any, path: tuple[str | int, ...], 
         inner = [
             (-_shared_keys(candidate, value), len(found), position)
             for position, (candidate, found) in enumerate(zip(args, attempts, strict=True))
-            if any(len(p.path) > len(path) for p in found)
+            if dataclasses.is_dataclass(candidate) or any(len(p.path) > len(path) for p in found)
         ]
         if inner:
             problems.extend(attempts[min(inner)[2]])

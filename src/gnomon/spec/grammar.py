@@ -42,6 +42,7 @@ PACKAGE_FILE = matching(
     "a file of an installed distribution such as 'distribution/path/inside'",
     r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[^/\\\x00]+)+",
 )
+REQUIREMENT = Constraint("a requirement such as 'torch>=2.9'", lambda value: len(value) > 0, {"minLength": 1})
 SIZE = Constraint(
     f"a whole number from 1 to {LARGEST_SIZE:,}",
     lambda value: 1 <= value <= LARGEST_SIZE,

@@ -49,6 +49,10 @@ class Loaded:
             place = place[:-1]
         return self.lines.get(place, 1)
 
+    def at(self, place: Place) -> str:
+        """`file:line` of a key; the file alone when it is no text with lines."""
+        return f"{self.path}:{self.line(place)}" if self.lines else str(self.path)
+
     def error(self, problems: list[Problem]) -> ManifestError:
         """All problems in one error, each as `file:line: key: what`."""
         return ManifestError(show([self.problem(p) for p in problems]))
@@ -60,7 +64,8 @@ class Loaded:
             r"wanted (a version|a reference|the name).*, got [0-9.]+$", message
         ):
             message += ". Put it in quotes"
-        return f"{self.path}:{self.line(problem.path)}: {problem.where}: {message}"
+        where = problem.where if len(problem.where) <= 100 else problem.where[:97] + "..."
+        return f"{self.at(problem.path)}: {where}: {message}"
 
     def manifest(self) -> Manifest:
         """The document as a manifest. Raises ManifestError with every problem."""

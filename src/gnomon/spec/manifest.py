@@ -19,6 +19,7 @@ from gnomon.spec.grammar import (
     NAME,
     PACKAGE_FILE,
     REFERENCE,
+    REQUIREMENT,
     SHA256,
     SIZE,
     TARGET,
@@ -156,7 +157,7 @@ class SoftwareSpec:
     """What must be installed. python: a version range; packages: requirements as in PEP 508; env: variables to set."""
 
     python: Annotated[str, NOT_EMPTY] | None = None
-    packages: tuple[Annotated[str, NOT_EMPTY], ...] = ()
+    packages: tuple[Annotated[str, REQUIREMENT], ...] = ()
     env: Mapping[Annotated[str, ENV_NAME], str] = field(default_factory=dict)
     determinism: Determinism = Determinism()
 
@@ -324,4 +325,4 @@ def without_defaults(value: Any) -> Any:
 
 
 def _what(value: Any) -> str:
-    return "nothing" if value is None else f"a {'list' if isinstance(value, list | tuple) else type(value).__name__}"
+    return "nothing" if value is None else "a list" if isinstance(value, list | tuple) else f"only {value!r:.60}"

@@ -105,7 +105,7 @@ class _Part:
         """`file:line: key` of a key of this part."""
         keys: list[str | int] = [int(k) if k.isdecimal() else k for k in re.findall(r"[^.\[\]]+", key)]
         place = (*self.place, *keys)
-        return f"{self.loaded.path}:{self.loaded.line(place)}: {Problem(place, '').where}"
+        return f"{self.loaded.at(place)}: {Problem(place, '').where}"
 
 
 @dataclass
@@ -157,8 +157,8 @@ class _Resolver:
             else:
                 self.decide(f"task: the file {path}")
         elif TARGET.holds(text):
-            document = adopt.from_callable(text, Path.cwd())
-            loaded = Loaded(Path.cwd() / f"{text.partition(':')[0]}.yaml", "", document, {})
+            document = adopt.from_callable(text, Path())
+            loaded = Loaded(Path(text), "", document, {})
             self.decide(f"task: the callable {text}")
         else:
             if not REFERENCE.holds(text):
@@ -172,7 +172,7 @@ class _Resolver:
             self.decide(f"task: {found.manifest.identity} from {found.path}, {found.why}")
         manifest = loaded.manifest()
         if manifest.kind != "Task":
-            raise ManifestError(f"{loaded.path}:{loaded.line(('kind',))}: kind: wanted a Task, got a {manifest.kind}")
+            raise ManifestError(f"{loaded.at(('kind',))}: kind: wanted a Task, got a {manifest.kind}")
         return loaded, manifest
 
     def follow(self, kind: str, part: Reference | PartFile, folder: Path, where: str) -> Found:
@@ -195,7 +195,7 @@ class _Resolver:
         document: dict[str, Any] = dict(loaded.document["spec"])
         origin = dict.fromkeys(document, loaded)
         while current.spec.extends is not None:
-            where = f"{here.path}:{here.line(('spec', 'extends'))}: spec.extends"
+            where = f"{here.at(('spec', 'extends'))}: spec.extends"
             found = self.follow("Task", current.spec.extends, here.path.parent, where)
             if found.path.resolve() in chain:
                 names = " -> ".join(p.name for p in [*chain, found.path])
@@ -222,7 +222,7 @@ class _Resolver:
             return None
         place = ("spec", key)
         if isinstance(value, Reference | PartFile):
-            where = f"{loaded.path}:{loaded.line(place)}: spec.{key}"
+            where = f"{loaded.at(place)}: spec.{key}"
             try:
                 found = self.follow(kind, value, loaded.path.parent, where)
             except ManifestError as error:

@@ -1,0 +1,35 @@
+"""JSON Schema (2020-12) of manifests, for editors and for checks outside Gnomon."""
+
+from typing import Any
+
+from gnomon.core.errors import UnknownName, did_you_mean
+from gnomon.core.records import json_schema
+from gnomon.spec.manifest import KINDS
+
+# What the reader asks beyond the schema, because it spans several keys or because JSON has one kind of number
+BEYOND = (
+    "a file source has exactly one of 'file' and 'package'",
+    "the model source 'onnx' has 'weights' and neither 'target' nor 'arguments'; the others have 'target', as "
+    "'package.module:callable' (python) or as the name of a class (huggingface)",
+    "no two inputs have the same name",
+    "an input's 'low' lies below its 'high'",
+    "quality has 'evaluate' and 'metric' both or not at all",
+    "a task has 'model' or 'extends'",
+    "a whole number is not written with a decimal point (4, not 4.0)",
+)
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """The schema of a kind of manifest. Raises UnknownName.
+
+    It accepts what the reader accepts, but for the rules in `BEYOND`.
+    """
+    if kind not in KINDS:
+        raise UnknownName(
+            f"no kind of manifest is called {kind!r}.{did_you_mean(kind, KINDS)} Known: {', '.join(KINDS)}"
+        )
+    return {
+        "title": f"{kind} manifest of Gnomon",
+        "$comment": "Beyond this schema: " + "; ".join(BEYOND),
+        **json_schema(KINDS[kind]),
+    }
