@@ -25,6 +25,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from gnomon.core.errors import NotRunnable, UsageError
 from gnomon.spec.task import Task, Training
@@ -129,12 +130,12 @@ def _record(
                     outputs = program.flatten(call(inputs))
             else:
                 _prime(step.optimizer, parameters)
-                recorder.hold("optimizer_state", _state(step.optimizer))
                 with recorder.modules(), recorder:
                     outputs = (step.forward(),)
                     recorder.phase = "backward"
                     outputs[0].backward()
                     recorder.mark("gradient", [p.grad for p in parameters if p.grad is not None])
+                    recorder.hold("optimizer_state", _state(step.optimizer))
                     recorder.phase = "optimizer"
                     if update:
                         step.update()
@@ -173,8 +174,10 @@ def _prime(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter])
 
 
 def _state(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
-    for state in optimizer.state.values():
-        yield from (value for value in state.values() if isinstance(value, Tensor))
+    """State of the parameters that got a gradient: one that never does has none in a real run."""
+    for parameter, state in optimizer.state.items():
+        if parameter.grad is not None:
+            yield from (value for value in state.values() if isinstance(value, Tensor))
 
 
 class _Module(NamedTuple):
@@ -280,7 +283,8 @@ class _Recorder(TorchDispatchMode):
     def mark(self, role: Role, tensors: Iterable[Tensor]) -> None:
         """Say what storages turned out to be for."""
         for tensor in tensors:
-            self._roles[self._storage(tensor)] = role
+            for part in _dense_parts(tensor):
+                self._roles[self._storage(part)] = role
 
     def _storage(self, tensor: Tensor, role: Role = "constant", born: int = -1) -> int:
         storage = tensor.untyped_storage()
@@ -380,6 +384,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], taken: Sequen
     if taken and not any(isinstance(t, FakeTensor) for t in taken):
         with unset_fake_temporarily():
             return func(*args, **kwargs)
+    if any(t.layout is not torch.strided and t._is_view() for t in taken):
+        args, kwargs = tree_map_only(Tensor, _rebuilt, (args, kwargs))
     if func is torch.ops.aten._grouped_mm.default:  # the fake kernel insists on bfloat16, as CUDA's does; the CPU's not
         return args[0].new_empty(_grouped_shape(*args, **kwargs))
     return func(*args, **kwargs)
@@ -395,6 +401,17 @@ def _grouped_shape(a: Tensor, b: Tensor, offs: Tensor | None = None, *_: Any, **
     return (a.shape[-2], b.shape[-1])
 
 
+def _rebuilt(sparse: Tensor) -> Tensor:
+    """The same indices and values as a tensor of its own: fake tensors cannot be made from views of sparse ones."""
+    if sparse.layout is torch.strided:
+        return sparse
+    *indices, values = _dense_parts(sparse)
+    with unset_fake_temporarily():
+        if sparse.layout is torch.sparse_coo:
+            return torch.sparse_coo_tensor(indices[0], values, sparse.shape, is_coalesced=sparse.is_coalesced())
+        return torch.sparse_compressed_tensor(indices[0], indices[1], values, sparse.shape, layout=sparse.layout)
+
+
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
@@ -407,6 +424,11 @@ def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
     """The tensor, or the index and value tensors that a sparse one consists of."""
     if tensor.layout is torch.strided:
         return (tensor,)
+    if isinstance(tensor, FakeTensor):
+        raise NotRunnable(
+            f"capture met a sparse tensor that is computed from values (shape {tuple(tensor.shape)}, {tensor.layout}); "
+            "how many entries it has is not known without data. Use dense gradients (sparse=False)"
+        )
     with unset_fake_temporarily():
         if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
             return (tensor.crow_indices(), tensor.col_indices(), tensor.values())

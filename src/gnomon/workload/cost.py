@@ -425,11 +425,29 @@ def _select_best(call: Call) -> Cost:
     return Cost("sort", float(call.inputs[0].elements), *_traffic(call))
 
 
-def _recurrent(call: Call) -> Cost:
+def _recurrent(passes: int) -> Rule:
     """Fused LSTM or GRU layer: input and recurrent products for every token; the gates' own arithmetic is 1 % of it."""
-    tokens = math.prod(call.operand("input").shape[:-1])
-    weights = [o for o in call.inputs if len(o.shape) == 2]
-    return _product(call, float(tokens * sum(o.elements for o in weights)))
+
+    def rule(call: Call) -> Cost:
+        tokens = math.prod(call.operand("input").shape[:-1])
+        named = [o for key, o in call.arguments.items() if key.startswith("weight") and isinstance(o, Operand)]
+        return _product(call, float(passes * tokens * sum(o.elements for o in named if len(o.shape) == 2)))
+
+    return rule
+
+
+def _encoder_layer(call: Call) -> Cost:
+    """Fused nn.MultiheadAttention or nn.TransformerEncoderLayer: every matrix meets every token; then the scores."""
+    tokens = call.operand("src", "query")
+    batch, length, width = tokens.shape
+    heads = call.number("num_heads", call.number("num_head", 1))
+    matrices = [o for o in call.inputs if len(o.shape) == 2]
+    scores = batch * length * length
+    return _product(
+        call,
+        float(batch * length * sum(o.elements for o in matrices) + 2 * scores * width),
+        float(SOFTMAX * scores * heads),
+    )
 
 
 # Optimizers --------------------------------------------------------------------------------------------------------
@@ -517,7 +535,9 @@ def _table() -> dict[str, Rule]:
     add(_grouped_product, "_grouped_mm _scaled_grouped_mm")
     add(_sampled_product, "sparse_sampled_addmm")
     add(_outer, "addr ger outer")
-    add(_recurrent, "mkldnn_rnn_layer")
+    add(_recurrent(1), "mkldnn_rnn_layer")
+    add(_recurrent(2), "mkldnn_rnn_layer_backward")
+    add(_encoder_layer, "_transformer_encoder_layer_fwd _native_multi_head_attention")
 
     add(_convolution, "convolution _convolution conv1d conv2d conv3d mkldnn_convolution cudnn_convolution")
     add(_convolution_backward, "convolution_backward")

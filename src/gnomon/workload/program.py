@@ -56,8 +56,9 @@ def build(task: Task, *, device: str = "cpu") -> Program:
 def build_fake(task: Task) -> tuple[Program, FakeTensorMode]:
     """The same program on fake tensors: shapes and control flow without the memory and the time of the weights.
 
-    Integer inputs stay real, so that control flow that depends on them (masks, graph edges) is the real one. Inside
-    the mode that comes back, `step` can be run and recorded. Raises as `build` does, and NotRunnable for ONNX models.
+    Integer and sparse inputs stay real, so that control flow that depends on them (masks, graph edges) is the real
+    one. Inside the mode that comes back, `step` can be run and recorded. Raises as `build` does, and NotRunnable for
+    ONNX models.
     """
     if task.model.source == "onnx":
         raise NotRunnable(
@@ -72,9 +73,9 @@ def build_fake(task: Task) -> tuple[Program, FakeTensorMode]:
 
 
 def fake_inputs(batch: Mapping[str, Tensor], mode: FakeTensorMode) -> dict[str, Tensor]:
-    """Floating-point inputs as fake tensors; integers and booleans as real copies."""
+    """Floating-point inputs as fake tensors; integers, booleans and sparse matrices as real copies."""
     return {
-        name: mode.from_tensor(value) if value.is_floating_point() or value.is_complex() else value.detach().clone()
+        name: value.detach().clone() if source.stays_real(value) else mode.from_tensor(value)
         for name, value in batch.items()
     }
 

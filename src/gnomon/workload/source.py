@@ -4,6 +4,7 @@ A manifest is data that may come from anybody, so the code that it names is impo
 purpose (site-packages, or Gnomon itself), or when the user trusts the manifest's own folder.
 """
 
+import copy
 import importlib
 import importlib.machinery
 import importlib.util
@@ -135,6 +136,7 @@ def fake_model(task: Task, mode: FakeTensorMode, dtype: torch.dtype) -> nn.Modul
         initialization = importlib.import_module("transformers.initialization")
         with torch.device("meta"), initialization.no_init_weights():
             built = cls(config)
+            built.tie_weights()  # left out together with the random values
         _fake_from_meta(built, mode, dtype)
     if task.model.weights is not None:
         _match_weights(built, _weight_shapes(task), task)
@@ -142,11 +144,18 @@ def fake_model(task: Task, mode: FakeTensorMode, dtype: torch.dtype) -> nn.Modul
 
 
 def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """A copy of `module` whose tensors are fake; the module itself stays as it is, and no weight is copied."""
-    import copy
+    """A copy of `module` whose tensors are fake; the module itself stays as it is, and no weight is copied.
 
+    Integer and sparse buffers are copied with their values: indices and patterns decide what is computed.
+    """
+    real = {id(buffer): buffer.detach().clone() for buffer in module.buffers() if stays_real(buffer)}
     with FakeCopyMode(mode):
-        return copy.deepcopy(module)
+        return copy.deepcopy(module, real)
+
+
+def stays_real(tensor: Tensor) -> bool:
+    """Whether capture keeps the values of this tensor: integers, booleans and sparse matrices."""
+    return tensor.layout is not torch.strided or not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def _fake_from_meta(module: nn.Module, mode: FakeTensorMode, dtype: torch.dtype) -> None:
