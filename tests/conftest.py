@@ -20,3 +20,4 @@ def _seed():
 def _own_home(tmp_path, monkeypatch):
     """Results and caches of a test stay in its own folder."""
     monkeypatch.setenv("GNOMON_HOME", str(tmp_path / "gnomon-home"))
+    monkeypatch.delenv("GNOMON_STORE", raising=False)
