@@ -181,6 +181,14 @@ def test_a_users_file_works_like_the_catalogue(mine):
     assert device.memory_bytes.value == 16 * 2**30
 
 
+def test_the_complete_file_of_the_documentation_is_a_device(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "devices.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    path = tmp_path / "card.yaml"
+    path.write_text(block)
+    assert catalogue.get(str(path)).name == "Example Accelerator 9000"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -72,7 +72,7 @@ def test_a_rate_is_work_over_time_of_the_best_trial():
 
 
 def test_short_calls_are_repeated_inside_the_timer():
-    """A clock that ticks 0.1 ms per reading: a trial repeats the call up to the limit, and all repeats count as work."""
+    """A clock that ticks 0.1 ms per reading: a trial repeats the call, and all repeats count as work."""
     clock = itertools.count(0.0, 1e-4).__next__
     rate = triad(2**8, 0.0, clock)
     assert rate.best == pytest.approx(2**12 * 3 * 2**8 / 1e-4)
