@@ -128,9 +128,7 @@ def fake_model(task: Task, mode: FakeTensorMode, dtype: torch.dtype) -> nn.Modul
     """
     if task.model.source == "python":
         torch.manual_seed(task.model.seed)
-        built = fake_copy(_call_builder(task), mode)
-        with mode:
-            built = built.to(dtype)
+        built = fake_copy(_call_builder(task).to(dtype), mode)
     else:
         cls, config = _transformers_class(task), _config(task)
         initialization = importlib.import_module("transformers.initialization")
