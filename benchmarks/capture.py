@@ -23,7 +23,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import torch
 import transformers
 from torch.distributed._tools.mem_tracker import MemTracker
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from gnomon.spec.task import Mode, Model, Protocol, Quality, Task, Tensor, Training
 from gnomon.workload import capture, memory, program
@@ -158,9 +158,17 @@ LARGE: dict[str, tuple[Task, Callable[[], float]]] = {
 }
 
 
+def _sdpa(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _sdpa_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(gradient, query, key, value))
+
+
 CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _sdpa_backward,
 }
 
 
@@ -263,7 +271,7 @@ FAMILIES = {
         {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
         (PIXELS,),
     ),
-    "ResNet": ("ResNetForImageClassification", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 2]}, (PIXELS,)),
+    "ResNet": ("ResNetModel", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 2]}, (PIXELS,)),
     "ConvNeXt": ("ConvNextModel", {"hidden_sizes": [8, 16], "depths": [2, 2], "num_stages": 2}, (PIXELS,)),
     "Mixtral": ("MixtralForCausalLM", {**_DECODER, "num_local_experts": 4}, (tokens(),)),
 }  # fmt: skip
