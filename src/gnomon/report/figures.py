@@ -23,6 +23,7 @@ from gnomon.report.join import OperatorRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
@@ -131,7 +132,7 @@ def roofline(rows: Sequence[OperatorRow], device: Device, dtype: str, width: int
     highest = max(levels.values(), default=high * bandwidth)
     axes.plot([low, highest / bandwidth], [low * bandwidth, highest], color=_c("ink"), linewidth=1.4)
     name = f"memory {text.per_second(bandwidth, 'B')}"
-    middle = math.sqrt(low * highest / bandwidth)
+    middle = low**0.35 * (highest / bandwidth) ** 0.65  # where the axis leaves room for the label
     axes.annotate(
         name, (middle, middle * bandwidth), (-8, 4), textcoords="offset points", color=_c("muted"), ha="right"
     )
@@ -157,9 +158,8 @@ def roofline(rows: Sequence[OperatorRow], device: Device, dtype: str, width: int
     axes.set_xlim(low, high)
     axes.set_xlabel("arithmetic intensity in FLOP per byte")
     axes.set_ylabel("attained")
-    axes.xaxis.set_major_formatter(_ticks(lambda value: f"{value:g}"))
-    axes.yaxis.set_major_formatter(_ticks(lambda value: text.per_second(value, "FLOP")))
-    axes.minorticks_off()
+    _log_axis(axes.xaxis, low, high, lambda value: f"{value:g}")
+    _log_axis(axes.yaxis, low * bandwidth, highest, lambda value: text.per_second(value, "FLOP"))
     told = f"Roofline of {device.name} with {len(points)} operators; the table of operators holds the same numbers."
     return _svg(figure, "roofline", width, told, tips)
 
@@ -194,9 +194,8 @@ def forecasts(ranked: Sequence[Forecast], here: str, measured: Interval | None, 
     high = max((f.total.high_s for f in ranked), default=1.0)
     axes.set_xlim(low / 1.3, high * ((high / low) ** 0.2 if width > 500 else 1.3))
     axes.set_xlabel("time of one step, forecast")
-    axes.xaxis.set_major_formatter(_ticks(text.seconds))
+    _log_axis(axes.xaxis, low, high, text.seconds)
     axes.xaxis.grid(True, color=_c("line"), linewidth=0.8)
-    axes.minorticks_off()
     told = f"Forecast time of one step on {len(ranked)} devices with intervals; the table below holds the same numbers."
     return _svg(figure, "forecasts", width, told, tips)
 
@@ -224,15 +223,12 @@ def ratios(found: Mapping[str, RatioTest], verdicts: Mapping[str, str], baseline
     axes.set_yticks(range(len(ordered)), [_short(name, 30 if width > 500 else 15) for name in ordered])
     axes.set_ylim(len(ordered) - 0.4, -0.6)
     values = [1.0, *(value for name in ordered for value in _ends(found[name].speedup))]
-    reach = 1.35 if width > 500 else 1.7  # room for the label beside the last point
-    axes.set_xlim(min(values) / reach, max(values) * reach)
-    marks = [
-        mark for mark in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if min(values) / 1.4 <= mark <= max(values) * 1.4
-    ]
-    axes.set_xticks(marks, [text.times(mark) for mark in marks])
+    least, most = min(values), max(values)
+    room = max(most / least, 1.2) ** (0.12 if width > 500 else 0.4)  # for the labels beside the points
+    axes.set_xlim(least / (room if least < 1 else 1.03), most * (room if most > 1 else 1.03))
+    _log_axis(axes.xaxis, least, most, text.times)
     axes.set_xlabel(f"speed, {baseline} = {text.times(1)}")
     axes.xaxis.grid(True, color=_c("line"), linewidth=0.8)
-    axes.minorticks_off()
     told = f"Speed of {len(ordered)} variants against {baseline}; the table below holds the same numbers."
     return _svg(figure, "recipes", width, told)
 
@@ -268,6 +264,18 @@ def _ticks(show: Callable[[float], str]) -> Any:
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda value, _: show(value) if value > 0 else "0")
+
+
+def _log_axis(axis: "Axis", low: float, high: float, show: Callable[[float], str]) -> None:
+    """Marks at powers of ten; over a short range between them too, so that no axis stays without a number."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    if high / low > 4:
+        axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 300 else (1.0, 2.0, 5.0), numticks=20))
+    else:
+        axis.set_major_locator(MaxNLocator(5))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(_ticks(show))
 
 
 def _seconds_axis(axes: "Axes", marks: int) -> None:

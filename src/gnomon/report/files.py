@@ -19,12 +19,13 @@ def write_text(path: Path, content: str) -> Path:
             temporary = Path(file.name)
             file.write(content)
         temporary.chmod(0o666 & ~_umask())  # a temporary file is private; a report is an ordinary file
-        temporary.replace(path)
-    except OSError as error:
+        return temporary.replace(path)
+    except BaseException as error:  # an interrupt too leaves nothing behind
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise NotRunnable(f"cannot write {path}: {error.strerror}. Choose another place with --out") from error
-    return path
+        if isinstance(error, OSError):
+            raise NotRunnable(f"cannot write {path}: {error.strerror}. Choose another place with --out") from error
+        raise
 
 
 def _umask() -> int:

@@ -31,8 +31,12 @@ def compare_measurements(first_id: str, first: Measurement, second_id: str, seco
         if changed:
             aspects.append(aspect)
             differences.update(changed)
-    ratio = unpaired_ratio_test(*([percentile(s.cpu_s, 50) for s in m.levels[0].sessions] for m in (first, second)))
+    ratio = unpaired_ratio_test(_medians(first), _medians(second))
     return StoredComparison(first_id, second_id, ratio, tuple(aspects), differences)
+
+
+def _medians(measurement: Measurement) -> list[float]:
+    return [percentile(session.cpu_s, 50) for session in measurement.levels[0].sessions]
 
 
 def _facts(measurement: Measurement) -> dict[str, dict[str, str]]:
