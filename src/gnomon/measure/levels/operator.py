@@ -29,6 +29,7 @@ from gnomon.workload.program import Program
 __all__ = ["OperatorTracer", "bracket_cost", "operator_spans", "operator_times", "summary", "tracer", "why_not"]
 
 _BATCHES, _BATCH = 9, 200
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 def tracer(program: Program, clock: Clock, synchronize: Callable[[], None] | None) -> "OperatorTracer":
@@ -64,10 +65,8 @@ class _Bracket(TorchDispatchMode):
         wall, cpu = self._wall, self._cpu
         kwargs = kwargs or {}
         if _is_composite(func):  # reaches us whole only inside torch.inference_mode
-            with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+            with self:  # not func.decompose: it prefers Python kernels that do other work, a clone for idle dropout
+                return func._op_dk(_COMPOSITE, *args, **kwargs)
         shapes = _shapes(args, kwargs)  # before the call: in-place operators may change them
         if self._synchronize is not None:
             self._synchronize()
@@ -83,7 +82,7 @@ class _Bracket(TorchDispatchMode):
 
 @cache
 def _is_composite(func: Any) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE)
 
 
 def _shapes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Size]:
