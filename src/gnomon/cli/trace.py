@@ -25,7 +25,7 @@ def command(choice: TaskChoice, level: str, out: Path | None, store_url: str | N
 
     task = choice.resolve()
     path = out or Path(f"{task.name}-trace.json")
-    levels = ("model", cast(Level, level))
+    levels: tuple[Level, ...] = ("model", cast(Level, level))
     with (
         open_store(store_url).begin("trace", {"level": level}, task=task.name, task_digest=task.digest) as run,
         Progress(f"tracing {task.name}") as progress,

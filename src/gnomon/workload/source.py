@@ -137,7 +137,8 @@ def fake_model(task: Task, mode: FakeTensorMode, dtype: torch.dtype) -> nn.Modul
             built.tie_weights()  # left out together with the random values
         _fake_from_meta(built, mode, dtype)
     if task.model.weights is not None:
-        _match_weights(built, _weight_shapes(task), task)
+        with mode:
+            _load_state(built, {key: torch.empty(shape) for key, shape in _weight_shapes(task).items()}, task)
     return built
 
 
@@ -250,31 +251,38 @@ def _weight_shapes(task: Task) -> dict[str, tuple[int, ...]]:
 
 def _load_weights(module: nn.Module, task: Task) -> None:
     path = Path(str(task.model.weights))
-    shapes = _weight_shapes(task)
+    _weight_shapes(task)  # says what is wrong with a file that cannot be read
     _check_digest(path, task)
-    _match_weights(module, shapes, task)
     from safetensors.torch import load_file
 
-    own = {**dict(module.named_buffers()), **module.state_dict(keep_vars=True)}
-    with torch.no_grad():
-        for key, value in load_file(path).items():
-            own[key].copy_(value)
+    _load_state(module, load_file(path), task)
 
 
-def _match_weights(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], task: Task) -> None:
-    """Every tensor of the model is in the file, and nothing else is; buffers that are not saved may be missing."""
+def _load_state(module: nn.Module, state: Mapping[str, Tensor], task: Task) -> None:
+    """Every tensor of the model is in the state, and nothing else is; buffers that are not saved may be missing.
+
+    The module's own hooks may rename or drop what is in the file, as with `load_state_dict` anywhere else.
+    """
     where = f"task {task.name}: model.weights ({task.model.weights})"
     saved = module.state_dict(keep_vars=True)
-    own = {**dict(module.named_buffers()), **saved}
-    given = {id(own[key]) for key in shapes if key in own}  # of tied tensors one name is enough
-    missing = [key for key, value in saved.items() if key not in shapes and id(value) not in given]
-    unexpected = [key for key in shapes if key not in own]
+    buffers = dict(module.named_buffers())
+    try:
+        result = module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        for key, value in state.items():
+            if key in saved and saved[key].shape != value.shape:
+                wanted = tuple(saved[key].shape)
+                raise ManifestError(
+                    f"{where}: {key} has shape {tuple(value.shape)}; the model wants {wanted}"
+                ) from error
+        raise ManifestError(f"{where}: {error}") from error
+    lacking = set(result.missing_keys)
+    loaded = {id(value) for key, value in saved.items() if key not in lacking}  # of tied tensors one name is enough
+    missing = [key for key in result.missing_keys if id(saved[key]) not in loaded]
+    unexpected = [key for key in result.unexpected_keys if key not in buffers]
     if missing or unexpected:
         parts = [f"lacks {_some(missing)}" if missing else "", f"has unknown {_some(unexpected)}" if unexpected else ""]
         raise ManifestError(f"{where} does not fit {type(module).__name__}: it {' and '.join(p for p in parts if p)}")
-    for key, shape in shapes.items():
-        if tuple(own[key].shape) != shape:
-            raise ManifestError(f"{where}: {key} has shape {shape}; the model wants {tuple(own[key].shape)}")
 
 
 def _some(names: Iterable[str]) -> str:
