@@ -1,6 +1,7 @@
 """torch.compile: TorchDynamo finds the graph, Inductor writes fused C++ or Triton kernels (Ansel et al. 2024).
 
-Compiled kernels are kept in the artefact folder, so that of several processes only the first pays for the compiler.
+Inductor keeps compiled kernels in a cache of its own (TORCHINDUCTOR_CACHE_DIR), so that of several processes only the
+first pays for the C++ compiler; tracing the model again takes each of them some seconds.
 """
 
 import os
@@ -44,8 +45,6 @@ class Compile:
         assert program.model is not None  # why_not
         if options["mode"] not in _MODES:
             raise UsageError(f"option mode of recipe 'compile' is {options['mode']!r}; known: {', '.join(_MODES)}")
-        # Inductor reads the folder of its cache from here each time it compiles; a user's own choice stands
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(artifacts.absolute() / "inductor"))
         # in place, so that predict, step and optimizer keep working with the same module; shapes of a task are fixed
         program.model.compile(mode=options["mode"], fullgraph=options["fullgraph"], dynamic=False)
         return program

@@ -72,8 +72,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Quantized, bias: Tensor | None) -> None:
         super().__init__()
-        # [I, O] contiguous: oneDNN then reads B without the transposition it would else do in every call
-        self.register_buffer("weight_IO", weight.values.t().contiguous())
+        self.register_buffer("weight_IO", _canonical(weight.values.t()))
         self.register_buffer("scale_O", weight.scale)
         self.register_buffer("bias_O", None if bias is None else bias.detach().clone())
         self.weight_IO: Tensor
@@ -84,12 +83,20 @@ class Int8Linear(nn.Module):
         x_NI = x.reshape(-1, x.shape[-1])
         # a row of zeros must not divide by zero; any scale is right for it
         scale_N1 = x_NI.abs().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny * 127) / 127
-        values_NI = torch.round(x_NI / scale_N1).to(torch.int8)
-        sums_NO = torch._int_mm(values_NI, self.weight_IO)
+        sums_NO = torch._int_mm(_canonical(torch.round(x_NI / scale_N1)), self.weight_IO)
         y_NO = sums_NO.to(x.dtype) * scale_N1 * self.scale_O
         if self.bias_O is not None:
             y_NO = y_NO + self.bias_O
         return y_NO.reshape(*x.shape[:-1], y_NO.shape[-1])
+
+
+def _canonical(values: Tensor) -> Tensor:
+    """As int8 with the strides of a fresh tensor.
+
+    torch._int_mm (2.9 to 2.13) reads beyond its operands when one has a dimension of size 1 and the strides (1, 1), as
+    `t().contiguous()` leaves them: the result is garbage, without an error.
+    """
+    return values.to(torch.int8, memory_format=torch.contiguous_format, copy=True)
 
 
 class PackedLinear(nn.Module):

@@ -48,11 +48,14 @@ def _quantize(source: Path, target: Path, options: Mapping[str, Any], reduce_ran
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     large = source.with_name(source.name + ".data").exists()
+    model = onnx.load(source)
+    # the quantiser transposes the weights of Gemm and then trips over the shapes that the exporter noted for them
+    del model.graph.value_info[:]
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it advises a preprocessing that export has done
     try:
         quantize_dynamic(
-            source,
+            model,
             target,
             op_types_to_quantize=list(options["operators"]),
             per_channel=options["per_channel"],
