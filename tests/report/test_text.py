@@ -61,3 +61,15 @@ def test_a_scalar_has_a_shape_and_sizes_are_joined_by_the_sign_of_multiplication
     assert text.shape((8, 64)) == f"8{text.TIMES}64"
     assert text.shape(()) == "()"
     assert text.shapes(((2, 3), ())) == f"2{text.TIMES}3, ()"
+
+
+def test_a_fact_is_said_on_one_line_whatever_its_type():
+    machine = {"cache": {"L1": 65536, "L2": None}, "isa": ["avx2", "avx512f"], "gpus": [], "load": None, "cores": 2}
+    shown = {key: text.fact(value) for key, value in machine.items()}
+    assert shown == {
+        "cache": f"L1 65536, L2 {text.NOT_KNOWN}",
+        "isa": "avx2, avx512f",
+        "gpus": "none",
+        "load": text.NOT_KNOWN,
+        "cores": "2",
+    }

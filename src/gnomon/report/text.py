@@ -1,6 +1,6 @@
 """Numbers as people read them. An interval always goes with its value; what is not known says so and is never 0."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from gnomon.core.stats import Interval
@@ -58,6 +58,17 @@ def times(value: float | None, missing: str = NOT_KNOWN) -> str:
 def number(value: float | None, missing: str = NOT_MEASURED) -> str:
     """A quality metric, a cosine: four significant digits."""
     return missing if value is None else f"{value:.4g}"
+
+
+def fact(value: object) -> str:
+    """A fact of a machine, whatever its type: nested tables and lists on one line, None said in words."""
+    if value is None:
+        return NOT_KNOWN
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {fact(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(fact(item) for item in value) or "none"
+    return str(value)
 
 
 def shape(sizes: Sequence[int] | None) -> str:

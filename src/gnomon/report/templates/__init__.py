@@ -19,7 +19,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     plain = (text.seconds, text.byte_count, text.flop_count, text.per_second, text.percent, text.times, text.number)
-    for function in (*plain, text.shape, text.shapes, text.interval, text.estimate, text.ratio, text.share):
+    for function in (*plain, text.fact, text.shape, text.shapes, text.interval, text.estimate, text.ratio, text.share):
         environment.filters[function.__name__] = function
     environment.filters["modules"] = module_pattern
     return environment
