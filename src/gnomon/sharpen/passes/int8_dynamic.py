@@ -93,8 +93,8 @@ class Int8Linear(nn.Module):
 def _canonical(values: Tensor) -> Tensor:
     """As int8 with the strides of a fresh tensor.
 
-    torch._int_mm (2.9 to 2.13) reads beyond its operands when one has a dimension of size 1 and the strides (1, 1), as
-    `t().contiguous()` leaves them: the result is garbage, without an error.
+    torch._int_mm (seen in torch 2.13) reads beyond its operands when one has a dimension of size 1 and the strides
+    (1, 1), as `t().contiguous()` leaves them: the result is garbage, without an error.
     """
     return values.to(torch.int8, memory_format=torch.contiguous_format, copy=True)
 
