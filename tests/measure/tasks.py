@@ -14,6 +14,7 @@ PROTOCOL = Protocol(sessions=2, calls=5, warmup_s=1.0, timeout_s=120.0)
 
 
 def task(model, dims, **changes):
+    """An inference task on the CPU with one thread; `changes` replace any field."""
     plain = Task(
         name="tiny", version="1", description="", digest="sha256:0", lock={}, mode="inference", dims=dims,
         dtype="float32", device="cpu", threads=1, seed=0, model=model, dataset=None, training=None, quality=Quality(),
@@ -26,7 +27,7 @@ def linear(width=8, **changes):
     """One matrix product: the smallest task, for children that must start fast (no transformers)."""
     x = Tensor("input", "float32", ("B", width))
     model = Model("linear", "1", "python", "torch.nn:Linear", {"in_features": width, "out_features": width}, (x,))
-    return task(model, {"B": 4}, **changes)
+    return task(model, **{"dims": {"B": 4}, **changes})
 
 
 def bert(layers=2, width=64, batch=4, length=16, **changes):
@@ -38,7 +39,7 @@ def bert(layers=2, width=64, batch=4, length=16, **changes):
         "intermediate_size": 4 * width, "max_position_embeddings": 64,
     }  # fmt: skip
     model = Model("bert", "1", "huggingface", "BertModel", config, (ids, mask))
-    return task(model, {"B": batch, "L": length}, **changes)
+    return task(model, **{"dims": {"B": batch, "L": length}, **changes})
 
 
 def training(**changes):
@@ -56,6 +57,18 @@ def twice(program, options):
     return replace(program, step=step)
 
 
+def expires(program, options):
+    """Fails `options['seconds']` after it was prepared: after warm-up, when the others are being timed."""
+    end = time.monotonic() + options["seconds"]
+
+    def step():
+        if time.monotonic() > end:
+            raise ArithmeticError("out of luck")
+        return program.step()
+
+    return replace(program, step=step)
+
+
 def nan(program, options):
     with torch.no_grad():
         program.model.bias[1] = float("nan")
@@ -64,19 +77,6 @@ def nan(program, options):
 
 def raises(program, options):
     raise ArithmeticError("the recipe met a shape that it does not know")
-
-
-def raises_later(program, options):
-    """Fails in the n-th step, after preparation and warm-up."""
-    left = [options["after"]]
-
-    def step():
-        left[0] -= 1
-        if left[0] < 0:
-            raise ArithmeticError("out of luck")
-        return program.step()
-
-    return replace(program, step=step)
 
 
 def crashes(program, options):

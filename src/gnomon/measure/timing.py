@@ -98,8 +98,10 @@ def warm_up(step: Step, clock: Clock, limit_s: float, synchronize: Callable[[], 
     how often a call must run inside one timer to last 50 steps of the coarser clock.
     """
     step_ns = max(resolution_ns(clock.wall_ns, "wall"), resolution_ns(clock.cpu_ns, "CPU"))
-    start, times, repeat, calls = clock.wall_ns(), list[float](), 1, 0
+    times: list[float] = []
+    repeat, calls = 1, 0
     with quiet_collector() as collect:
+        start = clock.wall_ns()
         while True:
             sample = time_call(step, clock, repeat, synchronize)
             collect()
@@ -134,8 +136,8 @@ def time_interleaved(
     """
     samples: list[list[Sample]] = [[] for _ in candidates]
     order, rng = list(range(len(candidates))), random.Random(seed)
-    start = clock.wall_ns()
     with quiet_collector() as collect:
+        start = clock.wall_ns()
         for round_ in range(calls):
             if round_ >= _LEAST_ROUNDS and elapsed(start, clock.wall_ns(), "wall") * 1e-9 >= budget_s:
                 break
