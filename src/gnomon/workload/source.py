@@ -5,6 +5,7 @@ purpose (site-packages, or Gnomon itself), or when the user trusts the manifest'
 """
 
 import copy
+import functools
 import importlib
 import importlib.machinery
 import importlib.util
@@ -12,7 +13,7 @@ import site
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeCopyMode
+from torch.overrides import TorchFunctionMode
 
 from gnomon.core.digest import file_digest
 from gnomon.core.errors import DamagedData, ManifestError, NotRunnable, did_you_mean
@@ -112,13 +114,25 @@ def _installed() -> list[Path]:
 def model(task: Task) -> nn.Module:
     """The task's torch model on the CPU, seeded with model.seed, with its weights loaded and checked."""
     torch.manual_seed(task.model.seed)
-    if task.model.source == "huggingface":
-        built: nn.Module = _transformers_class(task)(_config(task))
-    else:
-        built = _call_builder(task)
+    with _NoInitialization() if task.model.weights is not None else nullcontext():
+        if task.model.source == "huggingface":
+            built: nn.Module = _transformers_class(task)(_config(task))
+        else:
+            built = _call_builder(task)
     if task.model.weights is not None:
         _load_weights(built, task)
     return built
+
+
+class _NoInitialization(TorchFunctionMode):
+    """Leaves out the random values of torch.nn.init: weights from a file replace every one of them."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))
 
 
 def fake_model(task: Task, mode: FakeTensorMode, dtype: torch.dtype) -> nn.Module:
@@ -294,12 +308,19 @@ def _check_digest(path: Path, task: Task) -> None:
     wanted = task.model.weights_sha256
     if wanted is None:
         return
-    got = file_digest(path)
+    status = path.stat()
+    got = _digest_of(path, status.st_size, status.st_mtime_ns)
     if got.removeprefix("sha256:") != wanted.removeprefix("sha256:").lower():
         raise DamagedData(
             f"{path} is not the file that was locked: wanted SHA-256 {wanted}, got {got}. "
             "Fetch it again or resolve anew"
         )
+
+
+@functools.lru_cache
+def _digest_of(path: Path, size: int, modified_ns: int) -> str:
+    """The file's digest, computed again only when the file was written: a process builds a task several times."""
+    return file_digest(path)
 
 
 def onnx_session(task: Task) -> Any:

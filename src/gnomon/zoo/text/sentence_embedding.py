@@ -16,21 +16,20 @@ from torch import Tensor, nn
 
 from gnomon.core.errors import NotRunnable
 from gnomon.workload.program import Predict
+from gnomon.zoo.text import bert
 
 
 class SentenceEncoder(nn.Module):
-    """A BERT encoder, the mean over its tokens, scaled to unit length."""
+    """A BERT encoder, the mean over its tokens, scaled to unit length. Arguments: see `bert.Encoder`."""
 
-    def __init__(self, config: Any) -> None:
-        from transformers import BertModel
-
+    def __init__(self, **arguments: Any) -> None:
         super().__init__()
-        self.bert = BertModel(config, add_pooling_layer=False)
+        self.bert = bert.Encoder(**arguments)
         self.register_load_state_dict_pre_hook(_adopt_bert_weights)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask: [B, L] int64. Returns [B, D] of unit length."""
-        hidden_BLD = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        hidden_BLD = self.bert(input_ids, attention_mask)
         mask_BL1 = attention_mask.unsqueeze(-1).to(hidden_BLD.dtype)
         mean_BD = (hidden_BLD * mask_BL1).sum(1) / mask_BL1.sum(1).clamp(min=1e-9)
         return nn.functional.normalize(mean_BD, dim=-1)
@@ -43,13 +42,6 @@ def _adopt_bert_weights(module: nn.Module, state: dict[str, Tensor], prefix: str
         name = key.removeprefix(prefix)
         if not name.startswith("pooler.") and name != "embeddings.position_ids":
             state[f"{prefix}bert.{name}"] = value
-
-
-def build(**arguments: Any) -> SentenceEncoder:
-    """The encoder with random weights. arguments: values of transformers' BertConfig."""
-    from transformers import BertConfig
-
-    return SentenceEncoder(BertConfig(**arguments))
 
 
 def examples(dims: Mapping[str, int], seed: int) -> dict[str, Tensor]:
