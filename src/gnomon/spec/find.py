@@ -14,14 +14,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from packaging.version import Version
 
 from gnomon.core.errors import ManifestError, UnknownName, did_you_mean
-from gnomon.spec.load import Loaded, load
+from gnomon.spec.load import LARGEST_FILE, Loaded, load
 from gnomon.spec.manifest import Manifest
 
 ENTRY_POINTS = "gnomon.manifests"
 _SUFFIXES = (".yaml", ".yml")
-_HEAD = re.compile(r"""^\s*["']?apiVersion["']?\s*:\s*["']?gnomon/""", re.MULTILINE)
-_KIND = re.compile(r"""^\s*["']?kind["']?\s*:\s*["']?([A-Z][a-z]+)""", re.MULTILINE)
-_NAME = re.compile(r"""["'{,\s]name["']?\s*:\s*["']?([a-z0-9][a-z0-9._-]*)""")
+_HEAD = re.compile(r"""^[ \t{]*["']?apiVersion["']?[ \t]*:[ \t]*["']?gnomon/""", re.MULTILINE)
+_KIND = re.compile(r"""^[ \t{]*["']?kind["']?[ \t]*:[ \t]*["']?([A-Z][a-z]+)""", re.MULTILINE)
+_NAME = re.compile(r"""["'{,\s]name["']?[ \t]*:[ \t]*["']?([a-z0-9][a-z0-9._-]*)""")
 _MOST_FILES = 5_000  # a search folder is no home directory
 
 
@@ -77,7 +77,8 @@ def _listed(paths: Iterator[Path]) -> list[Path]:
 
 def _claims_to_be_one(path: Path) -> bool:
     try:
-        return _HEAD.search(path.read_text("utf-8", errors="replace")) is not None
+        small = path.stat().st_size <= LARGEST_FILE
+        return small and _HEAD.search(path.read_text("utf-8", errors="replace")) is not None
     except OSError:
         return False
 

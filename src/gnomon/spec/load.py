@@ -21,7 +21,7 @@ LARGEST_FILE = 256 * 1024  # bytes; the longest manifest we know has 5,000
 DEEPEST = 32
 MOST_NODES = 50_000  # after aliases are expanded
 SCREEN = 20  # problems shown at once
-_LINE = 240  # characters of one shown problem
+_LINE = 240  # characters of one of many problems
 
 # YAML 1.2, section 10.3.2 (core schema)
 _NULL = re.compile(r"null|Null|NULL|~|")
@@ -76,10 +76,10 @@ class Loaded:
 
 
 def show(problems: list[str]) -> str:
-    """At most one screen: a line for each problem, long ones cut."""
-    lines = [
-        line if len(line) <= _LINE else line[: _LINE - 3] + "..." for p in problems for line in [" ".join(p.split())]
-    ]
+    """At most one screen: a line for each problem, long ones cut where there are many."""
+    longest = _LINE if len(problems) > 4 else 4 * _LINE
+    lines = [" ".join(problem.split()) for problem in problems]
+    lines = [line if len(line) <= longest else line[: longest - 3] + "..." for line in lines]
     if len(lines) > SCREEN:
         lines[SCREEN:] = [f"... and {len(lines) - SCREEN} more"]
     return "\n".join(lines)

@@ -20,7 +20,6 @@ from gnomon.spec.manifest import (
     HardwareSpec,
     Input,
     Manifest,
-    Metadata,
     ModelSpec,
     PartFile,
     Reference,
@@ -216,7 +215,8 @@ class _Resolver:
         spec: TaskSpec = replace(loaded, document=whole).manifest().spec
         return spec, origin
 
-    def part(self, kind: str, value: Any, loaded: Loaded, meta: Metadata) -> _Part | None:
+    def part(self, kind: str, value: Any, loaded: Loaded) -> _Part | None:
+        """A part of the task in `loaded`; an inline one goes by the name and version of that task."""
         key = kind.lower()
         if value is None:
             return None
@@ -233,8 +233,8 @@ class _Resolver:
             result = _Part(found.manifest.spec, found.loaded, ("spec",), own.name, own.version, found.manifest.digest)
         else:
             self.decide(f"{key}: inline in {loaded.path}")
-            identity = spec_digest(kind, meta.name, meta.version, value)
-            result = _Part(value, loaded, place, meta.name, meta.version, identity)
+            name, version = (loaded.document["metadata"][k] for k in ("name", "version"))
+            result = _Part(value, loaded, place, name, version, spec_digest(kind, name, version, value))
         self.lock[key] = result.digest
         return result
 
@@ -250,7 +250,7 @@ class _Resolver:
 
         def part(kind: str) -> _Part | None:
             key = kind.lower()
-            return self.part(kind, getattr(spec, key), origin.get(key, loaded), meta)
+            return self.part(kind, getattr(spec, key), origin.get(key, loaded))
 
         model, dataset, software, hardware = part("Model"), part("Dataset"), part("Software"), part("Hardware")
         if model is None:  # nothing can be said about sizes without it

@@ -1,0 +1,118 @@
+import copy
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from gnomon.core.errors import UnknownName
+from gnomon.core.records import StructureError
+from gnomon.spec.find import manifest_files
+from gnomon.spec.load import load
+from gnomon.spec.manifest import KINDS, read
+from gnomon.spec.schema import BEYOND, schema
+from tests.spec.test_manifest import WHOLE, changed, leaves
+from tests.spec.write import MODEL, manifest, task
+
+CHECK = {kind: Draft202012Validator(schema(kind)) for kind in KINDS}
+SAMPLES = [
+    WHOLE,
+    task(model={"ref": "a@^1"}, software={"file": "./s.yaml"}, extends={"ref": "b"}),
+    manifest("Model", **MODEL, max_dims={"V": 9}, weights={"package": "a/b", "sha256": "0" * 64}),
+    manifest("Dataset", examples="a:b", provides={"x": {"dtype": "int8", "shape": [1, "B"]}}),
+    manifest("Software", packages=["a"], determinism={"deterministic_algorithms": True}),
+    manifest(
+        "Hardware", cpu={"min_cores": 2}, accelerators=[{"vendor": "NVIDIA", "arch_min": "sm_80", "memory_gib": 8}]
+    ),
+]
+VALUES = st.sampled_from(
+    [
+        "",
+        "x",
+        "B",
+        "a:b",
+        "a\n",
+        "float32",
+        "1.0",
+        "a@^1",
+        "0" * 64,
+        0,
+        1,
+        -1,
+        2.5,
+        10**9 + 1,
+        2**63,
+        1e301,
+        True,
+        None,
+        [],
+        {},
+        [1],
+        ["a"],
+        {"B": 1},
+        {"ref": "a"},
+        {"a": "b"},
+    ]
+)
+CROSS_FIELD = ("exactly one of", "wants 'target'", "wants 'weights'", "to be a callable", "to be a class", "go together",
+               "same name", "below 'high'", "wanted 'model' (inline")  # fmt: skip
+
+
+def mutate(data, document):
+    """One key or item replaced, removed or added somewhere."""
+    places = [place for place, _ in leaves(document)]
+    place = data.draw(st.sampled_from(places))
+    place = place[: data.draw(st.integers(1, len(place)))]
+    kind = data.draw(st.sampled_from(["replace", "remove", "add"]))
+    if kind == "replace":
+        return changed(document, place, data.draw(VALUES))
+    around = copy.deepcopy(document)
+    inner = around
+    for key in place[:-1]:
+        inner = inner[key]
+    if kind == "remove":
+        inner.pop(place[-1])
+    elif isinstance(inner, dict):
+        inner[data.draw(st.sampled_from(["extra", "B", "x y", "ref", "seed", ""]))] = data.draw(VALUES)
+    else:
+        inner.append(data.draw(VALUES))
+    return around
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_the_schema_accepts_exactly_what_the_reader_accepts(data):
+    document = data.draw(st.sampled_from(SAMPLES))
+    for _ in range(data.draw(st.integers(0, 2))):
+        document = mutate(data, document)
+    kind = document.get("kind")
+    validator = CHECK[kind if isinstance(kind, str) and kind in CHECK else "Task"]
+    problems = problems_of(document)
+    beyond = all(any(rule in text for rule in CROSS_FIELD) for text in problems)
+    assert validator.is_valid(document) == beyond, (problems, [e.message for e in validator.iter_errors(document)])
+
+
+def problems_of(document):
+    try:
+        read(document)
+    except StructureError as error:
+        return [problem.message for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_schema_is_itself_valid_and_names_the_rules_beyond_it(kind):
+    Draft202012Validator.check_schema(schema(kind))
+    assert all(rule in schema(kind)["$comment"] for rule in BEYOND)
+
+
+@pytest.mark.parametrize("path", manifest_files(), ids=lambda p: p.stem)
+def test_shipped_manifests_are_valid_under_the_schema(path):
+    document = load(path).document
+    CHECK[document["kind"]].validate(json.loads(json.dumps(document)))
+
+
+def test_an_unknown_kind_offers_the_nearest():
+    with pytest.raises(UnknownName, match=r"no kind of manifest is called 'Taks'. Did you mean 'Task'"):
+        schema("Taks")
