@@ -6,8 +6,9 @@ from gnomon.core.errors import ManifestError
 from gnomon.spec.resolve import resolve
 from tests.spec.write import write
 
-GPT2 = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 100,
-        "n_positions": 64, "torch_dtype": "float32", "auto_map": {"AutoModel": "x.y"}}  # fmt: skip
+SIZES = {"n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 100, "n_positions": 64}
+GPT2 = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **SIZES,
+        "torch_dtype": "float32", "auto_map": {"AutoModel": "x.y"}}  # fmt: skip
 
 
 def test_a_configuration_of_a_language_model_is_a_task(tmp_path):
@@ -17,9 +18,7 @@ def test_a_configuration_of_a_language_model_is_a_task(tmp_path):
         "huggingface",
         "GPT2LMHeadModel",
     )
-    assert resolved.model.arguments == {
-        k: GPT2[k] for k in ("n_embd", "n_layer", "n_head", "vocab_size", "n_positions")
-    }
+    assert resolved.model.arguments == SIZES
     assert resolved.dims == {"B": 1, "L": 64}
     (tokens,) = resolved.model.inputs
     assert (tokens.name, tokens.shape, tokens.high) == ("input_ids", ("B", "L"), 100.0)

@@ -55,7 +55,8 @@ VALUES = st.sampled_from(
         {"a": "b"},
     ]
 )
-CROSS_FIELD = ("exactly one of", "wants 'target'", "wants 'weights'", "to be a callable", "to be a class", "go together",
+CROSS_FIELD = ("exactly one of", "wants 'target'", "wants 'weights'", "to be a callable", "to be a class",
+               "go together",
                "same name", "below 'high'", "wanted 'model' (inline")  # fmt: skip
 
 
