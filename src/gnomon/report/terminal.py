@@ -218,16 +218,17 @@ def _print_operators(console: Console, rows: Sequence[join.OperatorRow]) -> None
 
 
 def _print_forecasts(console: Console, ranked: Sequence[Forecast], measured: Interval | None, here: str | None) -> None:
-    columns = (("device", "l"), ("time [90 % interval]", "r"), ("bound", "l"), ("MFU", "r"), ("memory", "r"))
+    columns = (("device", "l"), ("time", "r"), ("90 % interval", "r"), ("bound", "l"), ("MFU", "r"), ("memory", "r"))
     table = _table("forecasts from physics alone", *columns)
     for f in ranked:
-        memory = f"{text.byte_count(f.peak_memory_bytes)} of {text.byte_count(f.memory_bytes)}"
+        time = text.estimate(f.total)
         table.add_row(
-            _cell(f"{f.device} (here)" if f.device == here else f.device),
-            str(text.estimate(f.total)),
+            "this machine" if f.device == here else _cell(f.device),
+            time.value,
+            time.interval,
             f.bound,
             text.percent(f.mfu),
-            Text(memory) if f.fits else Text(f"{memory}: does not fit", style="red"),
+            Text("fits") if f.fits else Text(f"needs {text.byte_count(f.peak_memory_bytes)}", style="red"),
             style="bold" if f.device == here else None,
         )
     console.print(table, width=_width(console))
