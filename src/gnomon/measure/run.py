@@ -308,10 +308,16 @@ def _cover(
     calls = sum(operator.calls for operator in first.operators)
     modules = sum(span.level == "layer" for span in first.spans)
     rest_s = (1 - share) * statistics.fmean(steps_s)
-    text = (
-        f"{1 - share:.1%} of the step's CPU time ({rest_s * 1e3:.3g} ms) is outside of operators: Python code of "
-        f"{modules} module calls, arguments and dispatch of {calls} operator calls, autograd, release of results"
-    )
+    if share <= 1:
+        text = (
+            f"{1 - share:.1%} of the step's CPU time ({rest_s * 1e3:.3g} ms) is outside of operators: Python code of "
+            f"{modules} module calls, arguments and dispatch of {calls} operator calls, autograd, release of results"
+        )
+    else:
+        text = (
+            f"traced operators took {share - 1:.1%} ({-rest_s * 1e3:.3g} ms) more CPU time than the whole untraced step: "
+            f"each of the {calls} starts with caches that the tracer has used, and that hides what Python costs"
+        )
     if first.cost is not None:
         costs = [summary.cost for summary in summaries if summary.cost is not None]
         inside, error = statistics.fmean(c.inside_s for c in costs), max(c.uncertainty_s for c in costs)
