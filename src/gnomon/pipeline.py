@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gnomon
+from gnomon._version import __version__
 from gnomon.core import paths, process
 from gnomon.core.errors import DamagedData, UsageError
 from gnomon.devices import catalogue
@@ -75,7 +75,7 @@ def examine(
             changes=tuple(changes),
             command=command,
             run_id=run.id,
-            gnomon_version=gnomon.__version__,
+            gnomon_version=__version__,
             warnings=tuple(warnings),
             memory=_memory(graph),
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gnomon import __version__
+from gnomon._version import __version__
 from gnomon.core.errors import GnomonError
 
 _VERBS = {

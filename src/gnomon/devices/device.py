@@ -56,8 +56,8 @@ class Device:
 
     def vector(self, precision: str) -> float:
         """Peak of the ordinary lanes in FLOP/s, for work that is no matrix product."""
-        for table in (self.vector_flop_s, self.peak_flop_s):
-            for key in (precision, "float32"):
+        for key in (precision, "float32"):
+            for table in (self.vector_flop_s, self.peak_flop_s):
                 if key in table:
                     return table[key].value
         raise UsageError(f"{self.name} states no float32 peak; add vector_flop_s.float32 to its file")

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from gnomon import __version__
+from gnomon._version import __version__
 from gnomon.core import paths
 from gnomon.core.digest import canonical_json
 from gnomon.core.errors import DamagedData, GnomonError, NotRunnable, UnknownName, UsageError, did_you_mean
