@@ -64,7 +64,7 @@ class Timer:
 
 def run(tmp_path, recipes, child=None, timer=None, **more):
     child, timer = child or Child(), timer or Timer()
-    return sharpen(task(), recipes, compare=timer, call=child, artifacts=tmp_path, **more)
+    return sharpen(task(), recipes, compare=timer, call=child, artifacts=tmp_path, **{"workers": 1, **more})
 
 
 def test_all_recipes_that_apply_are_timed_together_with_the_plain_task_first(tmp_path):
@@ -115,6 +115,19 @@ def test_a_recipe_that_takes_the_process_down_is_blamed_and_the_others_are_verif
     ]
     assert [c.verdict for c in changes] == ["refused", "failed", "kept", "failed"]
     assert "SIGSEGV" in changes[1].reason
+
+
+def test_recipes_that_compile_are_verified_beside_the_others_and_come_back_in_order(tmp_path):
+    child = Child(dies_at=("onnx-fp32",))
+    changes, _ = run(tmp_path, ["compile", "bf16", "onnx-fp32", "onnx-int8"], child, workers=2)
+    assert [c.recipe for c in changes] == ["compile", "bf16", "onnx-fp32", "onnx-int8"]
+    assert [c.verdict for c in changes] == ["kept", "refused", "failed", "kept"]
+    assert sorted(child.calls) == [["bf16", "onnx-fp32", "onnx-int8"], ["bf16", "onnx-int8"], ["compile"]]
+
+
+def test_an_error_of_one_lane_is_raised(tmp_path):
+    with pytest.raises(CheckFailed, match="the model itself is broken"):
+        run(tmp_path, ["bf16", "compile"], Child(dies_early=True), workers=2)
 
 
 def test_a_task_that_fails_without_any_recipe_raises(tmp_path):

@@ -5,19 +5,24 @@ test needs neither a clock nor a child.
 """
 
 import statistics
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gnomon.core.errors import GnomonError, UsageError
 from gnomon.core.records import structure, to_json
 from gnomon.core.stats import RatioTest, ratio_test
+from gnomon.devices.host import host
 from gnomon.sharpen.judge import judge
 from gnomon.sharpen.recipe import BASELINE, Variant, check_name, variant
 from gnomon.sharpen.record import Change, Verification
 from gnomon.spec.task import Task
 
 Progress = Callable[[str], None]
+Request = tuple[str, dict[str, Any]]  # a recipe and its options
+T = TypeVar("T")
 
 EVALUATE = "gnomon.sharpen.verify:evaluate"
 REFERENCES = ("onnx-fp32", "compile")  # what a user would pick instead, without giving up accuracy
@@ -32,12 +37,14 @@ def sharpen(
     artifacts: Path,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
+    workers: int | None = None,
 ) -> tuple[list[Change], Any]:
     """One Change per recipe, in the order given, and the comparison behind them (None when there was nothing to time).
 
     compare: times variants, the baseline first, interleaved; returns a Comparison as in measure/record.py. call: runs
     a function in a child, as core.process.call. artifacts: a folder of this task's own for what recipes make.
-    options: recipe -> its options where they differ from the defaults.
+    options: recipe -> its options where they differ from the defaults. workers: processes that verify at the same time
+    (default: 2 where there are as many cores, as a compiler takes longer than everything else); timing is never shared.
 
     Raises UsageError for an unknown or repeated recipe, and what the task raises when it fails without any recipe.
     """
@@ -49,7 +56,11 @@ def sharpen(
     if not recipes:
         return [], None
     artifacts = artifacts.absolute()
-    verified = _verify(task, [(name, dict(given.get(name, {}))) for name in recipes], call, artifacts, say)
+    requests = [(name, dict(given.get(name, {}))) for name in recipes]
+    lanes = _lanes(requests, workers if workers is not None else host(run=lambda command: None).usable_cores)
+    found = _side_by_side([partial(_verify, task, lane, call, artifacts, say) for lane in lanes])
+    by_name = {one.recipe: one for lane in found for one in lane}
+    verified = [by_name[name] for name in recipes]
     timed = [one for one in verified if one.distance is not None]
     comparison = None
     if timed:
@@ -59,8 +70,39 @@ def sharpen(
     return [_judged(task, one, comparison) for one in verified], comparison
 
 
+def _lanes(requests: list[Request], workers: int) -> list[list[Request]]:
+    """Recipes that wait for a compiler apart from the others, which may share exported files."""
+    compiled = [one for one in requests if "compile" in one[0].split("+")]
+    others = [one for one in requests if one not in compiled]
+    return [compiled, others] if workers > 1 and compiled and others else [requests]
+
+
+def _side_by_side(works: Sequence[Callable[[], T]]) -> list[T]:
+    """What the functions return, each called in a thread of its own; the first error is raised once all have ended.
+
+    Threads that do not outlive the program: an interrupt must not wait for children, which end with this process.
+    """
+    results: list[T | None] = [None] * len(works)
+    errors: list[BaseException] = []
+
+    def run(i: int) -> None:
+        try:
+            results[i] = works[i]()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(len(works))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [result for result in results if result is not None]
+
+
 def _verify(
-    task: Task, recipes: list[tuple[str, dict[str, Any]]], call: Callable[..., Any], artifacts: Path, say: Progress
+    task: Task, recipes: list[Request], call: Callable[..., Any], artifacts: Path, say: Progress
 ) -> list[Verification]:
     """All recipes in one child. When one takes the child down, the others are verified again without it."""
     threads = str(task.threads)
