@@ -315,7 +315,7 @@ def _cover(
         )
     else:
         text = (
-            f"traced operators took {share - 1:.1%} ({-rest_s * 1e3:.3g} ms) more CPU time than the whole untraced step: "
+            f"traced operators took {share - 1:.1%} ({-rest_s * 1e3:.3g} ms) more CPU time than the untraced step: "
             f"each of the {calls} starts with caches that the tracer has used, and that hides what Python costs"
         )
     if first.cost is not None:
