@@ -143,7 +143,7 @@ def _record(
                         step.optimizer.zero_grad(set_to_none=True)
     except _NOT_FAKE as error:
         raise NotRunnable(
-            f"capture of {name!r} stopped in module {recorder.module.path or '(root)'!r}: {_reason(error)}. "
+            f"capture of {name!r} stopped in module {recorder.stopped_in.path or '(root)'!r}: {_reason(error)}. "
             "Choose an implementation with fixed shapes, or feed what it depends on as an integer input, "
             "which capture keeps real"
         ) from error
@@ -197,7 +197,9 @@ def _arguments(func: torch._ops.OpOverload) -> tuple[_Argument, ...]:
 
 @cache
 def _is_composite(func: torch._ops.OpOverload) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    """Whether the operator only calls others; some, as silu_backward, also have a kernel, and that is what runs."""
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return has_kernel(func.name(), "CompositeImplicitAutograd") and not has_kernel(func.name(), "CPU")
 
 
 class _Recorder(TorchDispatchMode):
@@ -219,6 +221,7 @@ class _Recorder(TorchDispatchMode):
         named = model.named_modules() if model is not None else ()
         self._paths = {id(part): _Module(path, type(part).__name__) for path, part in named}
         self._stack = [root]
+        self.stopped_in = root
         self._nodes_from: list[int] = [0]  # autograd nodes numbered from here on were made by the module next to it
         self._made_by: list[_Module] = [root]
         self._owner: dict[int, _Module] = {}  # storage of a parameter -> the module that has it
@@ -331,7 +334,11 @@ class _Recorder(TorchDispatchMode):
         values = dict(zip((a.name for a in schema), args, strict=False)) | kwargs
         taken = [t for value in values.values() for t in _tensors(value)]
         inputs = tuple(self._tensor(part) for t in taken for part in _dense_parts(t))
-        result = _run(func, args, kwargs, taken)
+        try:
+            result = _run(func, args, kwargs, taken)
+        except _NOT_FAKE:
+            self.stopped_in = self._attribution(inputs)
+            raise
         written = frozenset(a.name for a in schema if a.is_written and a.name in values)
         changed = [t for name in written for t in _tensors(values[name])]
         made = list(_tensors(result)) or changed
@@ -408,8 +415,12 @@ def _rebuilt(sparse: Tensor) -> Tensor:
     *indices, values = _dense_parts(sparse)
     with unset_fake_temporarily():
         if sparse.layout is torch.sparse_coo:
-            return torch.sparse_coo_tensor(indices[0], values, sparse.shape, is_coalesced=sparse.is_coalesced())
-        return torch.sparse_compressed_tensor(indices[0], indices[1], values, sparse.shape, layout=sparse.layout)
+            return torch.sparse_coo_tensor(
+                indices[0], values, sparse.shape, is_coalesced=sparse.is_coalesced(), check_invariants=False
+            )
+        return torch.sparse_compressed_tensor(
+            indices[0], indices[1], values, sparse.shape, layout=sparse.layout, check_invariants=False
+        )
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

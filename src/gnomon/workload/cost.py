@@ -515,7 +515,7 @@ def _table() -> dict[str, Rule]:
         zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full fill zero arange linspace logspace
         eye scalar_tensor tril_indices triu_indices _foreach_zero
     """)
-    add(_scalar, "_local_scalar_dense item")
+    add(_scalar, "_local_scalar_dense item _linalg_check_errors")
     add(_random, """
         rand randn randint randperm rand_like randn_like randint_like uniform normal exponential geometric random
         bernoulli cauchy log_normal
