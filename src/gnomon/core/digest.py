@@ -14,9 +14,18 @@ from typing import Any
 def canonical_json(value: Any) -> str:
     """`value` (dicts with string keys, lists, tuples, strings, numbers, booleans, None) as canonical JSON.
 
-    Raises ValueError for NaN and infinities, TypeError for anything that JSON cannot hold.
+    Raises ValueError for NaN and infinities, text that is no Unicode (a file name in another encoding), keys that are
+    equal in normal form and endless nesting; TypeError for anything that JSON cannot hold.
     """
-    return json.dumps(_normal(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(_normal(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except RecursionError:
+        raise ValueError("canonical JSON cannot hold a value that is nested so deeply") from None
+    except UnicodeEncodeError as error:
+        cut = error.object[error.start : error.start + 20]
+        raise ValueError(f"canonical JSON cannot hold text that is no Unicode, such as {cut!r}") from None
+    return text
 
 
 def digest(value: Any) -> str:
@@ -45,7 +54,7 @@ def _normal(value: Any) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"canonical JSON has no {value}")
-        return int(value) if value.is_integer() and abs(value) < 2**53 else value  # 1.0 and 1 mean the same
+        return int(value) if value.is_integer() and abs(value) < 2**63 else value  # 1.0 and 1 mean the same
     if value is None or isinstance(value, bool | int):
         return value
     raise TypeError(f"canonical JSON cannot hold a {type(value).__name__}")

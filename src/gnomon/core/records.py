@@ -7,6 +7,7 @@ behind `from_json` and behind the manifests: it finds every problem, each with i
 
 import dataclasses
 import functools
+import itertools
 import math
 import types
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from gnomon.core.errors import DamagedData, did_you_mean
 T = TypeVar("T")
 _RECORDS: dict[str, type] = {}
 _LARGEST = 2**63 - 1  # what SQLite and Parquet can hold
+_LARGEST_FLOAT = 1e300  # leaves room to add and to convert without becoming infinite
+_SHOWN = 60  # characters of a wrong value in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class Problem:
     def where(self) -> str:
         text = ""
         for part in self.path:
-            text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
+            name = part if isinstance(part, int) or len(part) <= _SHOWN else part[: _SHOWN - 3] + "..."
+            text += f"[{name}]" if isinstance(name, int) else (f".{name}" if text else name)
         return text or "(top)"
 
 
@@ -47,7 +51,8 @@ class StructureError(ValueError):
 class Constraint:
     """A condition on a field beyond its type, used in `Annotated[int, Constraint(...)]`.
 
-    wanted: the condition in words ("a positive number"). holds: the test. schema: the same in JSON Schema.
+    wanted: the condition in words ("a positive number"). holds: the test. schema: the same in JSON Schema, whose
+    keywords each apply to their own type and let all other types pass.
     """
 
     wanted: str
@@ -57,7 +62,9 @@ class Constraint:
 
 POSITIVE = Constraint("a positive number", lambda value: value > 0, {"exclusiveMinimum": 0})
 NOT_NEGATIVE = Constraint("a number that is not negative", lambda value: value >= 0, {"minimum": 0})
-NOT_EMPTY = Constraint("a value that is not empty", lambda value: len(value) > 0, {"minLength": 1})
+NOT_EMPTY = Constraint(
+    "a value that is not empty", lambda value: len(value) > 0, {"minLength": 1, "minItems": 1, "minProperties": 1}
+)
 
 
 def record(kind: str, version: int) -> Callable[[type[T]], type[T]]:
@@ -87,18 +94,28 @@ def field_key(field: dataclasses.Field[Any]) -> str:
 def to_json(value: Any) -> Any:
     """`value` as dicts, lists and plain values. A record carries its schema under the key `schema`.
 
-    Raises ValueError for a number that is not finite, TypeError for what JSON cannot hold.
+    Raises ValueError for a number that `from_json` would refuse (not finite, too large) and for keys that are equal as
+    text, TypeError for what JSON cannot hold.
     """
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        if abs(value) > _LARGEST:
+            raise ValueError(f"a record cannot hold {_describe(value)}; the largest whole number is {_LARGEST}")
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"a record cannot hold {value}; use None for 'not known'")
+        if abs(value) > _LARGEST_FLOAT:
+            raise ValueError(f"a record cannot hold {value}; the largest number is {_LARGEST_FLOAT:g}")
         return value
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
+        items = {str(key): to_json(item) for key, item in value.items()}
+        if len(items) != len(value):
+            raise ValueError(f"a record cannot hold a table with keys that are equal as text: {_describe(list(value))}")
+        return items
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         document = {field_key(f): to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"schema": schema_name(type(value)), **document} if hasattr(value, "__record__") else document
@@ -120,7 +137,7 @@ def from_json(document: Any, wanted: type[T] | None = None) -> T:
     if name != schema_name(cls):
         raise DamagedData(f"wanted a record {schema_name(cls)!r}, got {name!r}; it was written by another version")
     try:
-        return structure(cls, {key: item for key, item in document.items() if key != "schema"})
+        return structure(cls, document)
     except StructureError as error:
         raise DamagedData(f"damaged record {name}: {error}") from error
 
@@ -128,7 +145,8 @@ def from_json(document: Any, wanted: type[T] | None = None) -> T:
 def structure(cls: Any, document: Any) -> Any:
     """`document` (plain values, dicts, lists) as a value of type `cls`: unknown keys are errors, nothing is guessed.
 
-    The only conversions are whole numbers to float and lists to tuples. Raises StructureError with every problem found.
+    The only conversions are whole numbers to float and lists to tuples. A record may carry the key `schema`, which must
+    then name its class. Raises StructureError with every problem found.
     """
     problems: list[Problem] = []
     value = _read(cls, document, (), problems)
@@ -142,9 +160,21 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
 
-def _describe(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _describe(value: Any, depth: int = 3) -> str:
+    """A wrong value in a message. What is wrong may be endless, too: neither all of it nor all of its depth is looked
+    at, and `repr` is kept from whole numbers that Python refuses to print.
+    """
+    if isinstance(value, int) and abs(value) > 10 * _LARGEST:
+        text = f"a number of {len(str(value)) if abs(value) < 10**4000 else 'thousands of'} digits"
+    elif isinstance(value, Mapping):
+        shown = [f"{_describe(key, 0)}: {_describe(value[key], depth - 1)}" for key in itertools.islice(value, 8)]
+        text = "{" + (", ".join(shown) + (", ..." if len(value) > 8 else "") if depth > 0 else "...") + "}"
+    elif isinstance(value, list | tuple):
+        shown = [_describe(item, depth - 1) for item in value[:8]] if depth > 0 else []
+        text = "[" + (", ".join(shown) + (", ..." if len(value) > 8 else "") if depth > 0 else "...") + "]"
+    else:
+        text = repr(value[: 2 * _SHOWN] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def type_name(kind: Any) -> str:
@@ -187,7 +217,7 @@ def _read(kind: Any, value: Any, path: tuple[str | int, ...], problems: list[Pro
     if origin is Literal:
         if any(value == a and type(value) is type(a) for a in args):
             return value
-        near = did_you_mean(str(value), [str(a) for a in args])
+        near = did_you_mean(value, [str(a) for a in args]) if isinstance(value, str) else ""
         problems.append(Problem(path, f"wanted {type_name(kind)}, got {_describe(value)}.{near}".removesuffix(".")))
         return None
     if origin is tuple and isinstance(value, list | tuple):
@@ -207,12 +237,11 @@ def _read(kind: Any, value: Any, path: tuple[str | int, ...], problems: list[Pro
             result[key] = _read(args[1], item, (*path, key), problems)
         return result
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if abs(value) <= 1e300 and math.isfinite(value):
+        if abs(value) <= _LARGEST_FLOAT:  # False for NaN
             return float(value)
     elif kind is int and isinstance(value, int) and not isinstance(value, bool):
         if abs(value) <= _LARGEST:
             return value
-        value = f"a number of {len(str(value)) if abs(value) < 10**4000 else 'thousands of'} digits"
     elif kind in (str, bool, type(None)) and type(value) is kind:
         return value
     problems.append(Problem(path, f"wanted {type_name(kind)}, got {_describe(value)}"))
@@ -256,9 +285,14 @@ def _read_dataclass(cls: type, value: Any, path: tuple[str | int, ...], problems
     fields = {field_key(f): f for f in dataclasses.fields(cls)}
     before, arguments = len(problems), {}
     for key in value:
-        if key not in fields:
-            near = did_you_mean(str(key), fields)
-            problems.append(Problem((*path, str(key)), f"unknown key.{near} Known: {', '.join(fields)}"))
+        if key == "schema" and key not in fields and hasattr(cls, "__record__"):
+            if value[key] != schema_name(cls):
+                problems.append(Problem((*path, key), f"wanted {schema_name(cls)!r}, got {_describe(value[key])}"))
+        elif not isinstance(key, str):
+            problems.append(Problem(path, f"keys are text; got {_describe(key)}. Put it in quotes"))
+        elif key not in fields:
+            near = did_you_mean(key, fields)
+            problems.append(Problem((*path, key), f"unknown key.{near} Known: {', '.join(fields)}"))
     for key, field in fields.items():
         if key in value:
             arguments[field.name] = _read(hints[field.name], value[key], (*path, key), problems)
@@ -274,47 +308,53 @@ def _read_dataclass(cls: type, value: Any, path: tuple[str | int, ...], problems
 
 
 def json_schema(cls: type) -> dict[str, Any]:
-    """JSON Schema (2020-12) of what `structure` accepts for `cls`, apart from rules that span several fields."""
+    """JSON Schema (2020-12) of what `structure` accepts for `cls`, apart from rules that span several fields.
+
+    One difference cannot be written: JSON Schema takes 2.0 for a whole number, `structure` does not.
+    """
     definitions: dict[str, Any] = {}
-    top = _schema(cls, definitions)
+    top = _schema(cls, definitions, {})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **top, "$defs": definitions}
 
 
-def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def _schema(kind: Any, definitions: dict[str, Any], placed: dict[type, str]) -> dict[str, Any]:
+    """placed: under which key of `definitions` each class stands; classes of two modules may share a name."""
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
         return {}
     if origin is Annotated:
         extra = [c.schema for c in args[1:] if isinstance(c, Constraint)]
-        return functools.reduce(lambda a, b: {**a, **b}, extra, _schema(args[0], definitions))
+        return functools.reduce(lambda a, b: {**a, **b}, extra, _schema(args[0], definitions, placed))
     if origin is Literal:
         return {"enum": list(args)}
     if origin in (Union, types.UnionType):
-        return {"anyOf": [_schema(a, definitions) for a in args]}
+        return {"anyOf": [_schema(a, definitions, placed) for a in args]}
     if origin is tuple:
         if args[-1] is ...:
-            return {"type": "array", "items": _schema(args[0], definitions)}
-        items = [_schema(a, definitions) for a in args]
+            return {"type": "array", "items": _schema(args[0], definitions, placed)}
+        items = [_schema(a, definitions, placed) for a in args]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
     if origin in (dict, Mapping):
-        names = {"propertyNames": _schema(args[0], definitions)} if get_origin(args[0]) is Annotated else {}
-        return {"type": "object", "additionalProperties": _schema(args[1], definitions), **names}
+        names = {"propertyNames": _schema(args[0], definitions, placed)} if get_origin(args[0]) is Annotated else {}
+        return {"type": "object", "additionalProperties": _schema(args[1], definitions, placed), **names}
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if kind.__name__ not in definitions:
-            definitions[kind.__name__] = {}  # stops the recursion for types that contain themselves
+        if kind not in placed:  # before its fields: a type may contain itself
+            alike = sum(other.__name__ == kind.__name__ for other in placed)
+            placed[kind] = kind.__name__ + (f"-{alike + 1}" if alike else "")
             hints = _hints(kind)
             fields = dataclasses.fields(kind)
             missing = dataclasses.MISSING
-            definitions[kind.__name__] = {
+            own = {"schema": {"const": schema_name(kind)}} if hasattr(kind, "__record__") else {}
+            definitions[placed[kind]] = {
                 "type": "object",
                 "description": (kind.__doc__ or "").strip().split("\n")[0],
-                "properties": {field_key(f): _schema(hints[f.name], definitions) for f in fields},
+                "properties": own | {field_key(f): _schema(hints[f.name], definitions, placed) for f in fields},
                 "required": [field_key(f) for f in fields if f.default is missing and f.default_factory is missing],
                 "additionalProperties": False,
             }
-        return {"$ref": f"#/$defs/{kind.__name__}"}
+        return {"$ref": f"#/$defs/{placed[kind]}"}
     if kind is int:
         return {"type": "integer", "minimum": -_LARGEST, "maximum": _LARGEST}
     if kind is float:
-        return {"type": "number", "minimum": -1e300, "maximum": 1e300}
+        return {"type": "number", "minimum": -_LARGEST_FLOAT, "maximum": _LARGEST_FLOAT}
     return {"type": {str: "string", bool: "boolean", type(None): "null"}[kind]}

@@ -1,6 +1,7 @@
 """A table of things by name, each loaded when it is first asked for."""
 
 import importlib
+import operator
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
@@ -44,7 +45,7 @@ class Registry:
     def get(self, name: str) -> Any:
         """The object registered under `name`.
 
-        Raises UnknownName with the nearest name, NotRunnable when the module of the entry needs a missing package.
+        Raises UnknownName with the nearest name, NotRunnable when the entry needs a missing package or leads nowhere.
         """
         target = self._all().get(name)
         if target is None:
@@ -52,8 +53,12 @@ class Registry:
             raise UnknownName(f"no {self.kind} is called {name!r}.{did_you_mean(name, self.names())} Known: {known}")
         module, _, attribute = target.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
+            return operator.attrgetter(attribute)(importlib.import_module(module))
         except GnomonError:
             raise
         except ImportError as error:
             raise NotRunnable(f"{self.kind} {name!r} needs a package that is missing here: {error}") from error
+        except AttributeError as error:
+            raise NotRunnable(
+                f"{self.kind} {name!r} is registered as {target!r}, which is not there: {error}"
+            ) from error

@@ -1,11 +1,22 @@
 """Quantities in base units (seconds, bytes, FLOP): reading what people write, printing what people read."""
 
+import math
 import re
 from typing import NamedTuple
 
-_DECIMAL = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
-_BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+_DECIMAL = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
+_BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
+_SECONDS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "\u00b5s": 1e-6,
+    "\u03bcs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "min": 60.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
 _NUMBER = r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*"
 
 
@@ -16,23 +27,29 @@ class Scaled(NamedTuple):
 
 def parse_bytes(text: str) -> int:
     """'16GiB', '1.5 GB', '300' -> bytes; KB/MB/GB are powers of 1000, KiB/MiB/GiB of 1024. Raises ValueError."""
-    match = re.fullmatch(_NUMBER + r"([kKMGTP]i?)?B?\s*", text)
+    match = re.fullmatch(_NUMBER + r"([kKMGTPE]i?)?B?\s*", text)
     if not match or (match[2] or "") not in _DECIMAL | _BINARY:
         raise ValueError(f"wanted an amount of memory such as '16GiB' or '512MB'; got {text!r}")
-    return round(float(match[1]) * (_DECIMAL | _BINARY)[match[2] or ""])
+    amount = float(match[1]) * (_DECIMAL | _BINARY)[match[2] or ""]
+    if amount >= 2**63:
+        raise ValueError(f"no memory has {text!r}")
+    return round(amount)
 
 
 def parse_seconds(text: str) -> float:
     """'2m', '250 ms', '30' -> seconds. Raises ValueError."""
-    match = re.fullmatch(_NUMBER + r"([a-zµ]*)\s*", text)
+    match = re.fullmatch(_NUMBER + r"([a-z\u00b5\u03bc]*)\s*", text)
     if not match or (match[2] or "s") not in _SECONDS:
         raise ValueError(f"wanted a time such as '2m', '30s' or '250ms'; got {text!r}")
-    return float(match[1]) * _SECONDS[match[2] or "s"]
+    seconds = float(match[1]) * _SECONDS[match[2] or "s"]
+    if math.isinf(seconds):
+        raise ValueError(f"no time is as long as {text!r}")
+    return seconds
 
 
 def scaled(value: float) -> Scaled:
     """`value` divided by the largest power of 1000 that leaves at least 1, with that power's prefix."""
-    for prefix in ("P", "T", "G", "M", "k"):
+    for prefix in ("E", "P", "T", "G", "M", "k"):
         if abs(value) >= _DECIMAL[prefix]:
             return Scaled(value / _DECIMAL[prefix], prefix)
     return Scaled(value, "")
@@ -48,10 +65,11 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Binary units: '1.5 GiB'."""
-    for prefix in ("Ti", "Gi", "Mi", "Ki"):
-        if abs(count) >= _BINARY[prefix]:
-            return f"{count / _BINARY[prefix]:.4g} {prefix}B"
+    """Four significant digits in binary units: '1.5 GiB'."""
+    for prefix in ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki"):
+        rounded = f"{count / _BINARY[prefix]:.4g}"  # the unit is chosen after rounding here, too
+        if abs(float(rounded)) >= 1:
+            return f"{rounded} {prefix}B"
     return f"{count:.0f} B"
 
 
