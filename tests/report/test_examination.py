@@ -4,7 +4,7 @@ import pytest
 
 from gnomon.core.stats import Interval, RatioTest
 from gnomon.forecast.record import Estimate
-from gnomon.report.examination import faults_per_call, headlines, median_of, quality_cost, sizes
+from gnomon.report.examination import faults_per_call, headlines, machine, median_of, quality_cost, sizes
 
 from .example import DEVICE
 
@@ -31,6 +31,7 @@ def test_devices_that_do_not_fit_rank_last_and_are_never_the_fastest(examination
     e = _without(examination, forecasts=(quick, *examination.forecasts))
     assert e.ranked_forecasts()[-1].device == "Tiny"
     assert e.fastest_forecast().device != "Tiny"
+    assert _without(examination, forecasts=(quick,)).fastest_forecast() is None
 
 
 def test_ranked_forecasts_are_sorted_by_time(examination):
@@ -63,6 +64,12 @@ def test_a_clear_winner_is_told_apart(examination):
     sentence = headlines(_without(examination, forecasts=(*examination.forecasts, winner)))[-1]
     assert "Sun is forecast to be fastest" in sentence
     assert "told apart" not in sentence
+
+
+def test_threads_are_said_once(examination):
+    assert machine(examination) == f"{DEVICE} with 1 thread"
+    named = dataclasses.replace(examination.device, name="Xeon (1 thread, measured)")
+    assert machine(_without(examination, device=named)) == "Xeon (1 thread, measured)"
 
 
 def test_what_was_not_done_is_said(examination):

@@ -114,6 +114,13 @@ def _with_operators(examination, *operators):
     return dataclasses.replace(examination.measurement, operators=operators)
 
 
+def test_an_operator_that_runs_three_times_in_a_module_costs_three_times_as_much(examination):
+    shapes = ((1536,), (512, 384), (384, 1536))
+    thrice = OperatorTime("aten.addmm.default", "encoder.layer.0.intermediate", shapes, 3, 1e-3, 1e-3)
+    row = join.operators(_with_operators(examination, thrice), examination.graph, examination.device)[0]
+    assert (row.calls, row.flop) == (3, 3 * 2.0 * 512 * 1536 * 384)
+
+
 def test_shapes_told_differently_are_joined_by_module_when_only_one_kind_of_call_runs_there(examination):
     other = OperatorTime("aten::addmm", "encoder.layer.0.output", ((1, 2, 3),), 1, 1e-3, 1e-3)
     rows = join.operators(_with_operators(examination, other), examination.graph, examination.device)

@@ -96,16 +96,22 @@ def sizes(dims: Mapping[str, int], batch: int) -> str:
     return ", ".join([f"batch {batch}", *(f"{name} = {size}" for name, size in dims.items() if name != "B")])
 
 
+def machine(examination: Examination) -> str:
+    """This machine with the threads that were used; said once where the device's name has them already."""
+    count = examination.measurement.environment.threads
+    threads, name = f"{count} thread{'s' if count != 1 else ''}", examination.device.name
+    return name if threads in name else f"{name} with {threads}"
+
+
 def _latency(examination: Examination) -> str:
     m = examination.measurement
-    threads = f"{m.environment.threads} thread{'s' if m.environment.threads != 1 else ''}"
     median = m.latency.get("p50")
     if median is None:
         return f"The latency of {m.task} ({sizes(m.dims, m.batch)}) was not measured on {examination.device.name}."
     call = "training step" if m.mode == "training" else "call"
     return (
-        f"One {call} of {m.task} ({sizes(m.dims, m.batch)}) takes {text.interval(median)} on {examination.device.name} "
-        f"with {threads}: the median over {median.n} fresh process{'es' if median.n != 1 else ''}."
+        f"One {call} of {m.task} ({sizes(m.dims, m.batch)}) takes {text.interval(median)} on "
+        f"{machine(examination)}: the median over {median.n} fresh process{'es' if median.n != 1 else ''}."
     )
 
 

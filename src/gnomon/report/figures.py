@@ -117,9 +117,10 @@ def latency(run: LevelRun, percentiles: Mapping[str, Interval], width: int = WID
 def roofline(rows: Sequence[OperatorRow], device: Device, dtype: str, width: int = WIDE) -> str:
     """Operators on this machine's measured roofline: arithmetic intensity against attained FLOP/s, both logarithmic.
 
-    Area of a point: its share of the operators' time. Operators without FLOP or without memory traffic have no place.
+    Area of a point: its share of the operators' time.
+    Operators without FLOP or without memory traffic have no place; those below 0.1 % of the time are left out.
     """
-    points = [row for row in rows if row.intensity and row.flop_s]
+    points = [row for row in rows if row.intensity and row.flop_s and row.share >= 0.001]
     figure = _figure(width, 400 if width > 500 else 340)
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log")
@@ -127,6 +128,8 @@ def roofline(rows: Sequence[OperatorRow], device: Device, dtype: str, width: int
     peaks = {f"{dtype} peak": device.peak_flop_s.get(dtype) or device.peak_flop_s.get("float32")}
     peaks["vector peak"] = device.vector_flop_s.get(dtype) or device.vector_flop_s.get("float32")
     levels = {name: quantity.value for name, quantity in peaks.items() if quantity is not None}
+    if len(levels) == 2 and min(levels.values()) > 0.95 * max(levels.values()):
+        levels.popitem()  # one line and one label where the two would lie on each other
     intensities = [row.intensity or 1.0 for row in points] + [peak / bandwidth for peak in levels.values()]
     low, high = min(intensities, default=1) / 3, max(intensities, default=1) * 4
     highest = max(levels.values(), default=high * bandwidth)
@@ -152,8 +155,9 @@ def roofline(rows: Sequence[OperatorRow], device: Device, dtype: str, width: int
         )
     labelled = sorted(points, key=lambda row: -row.share)[: 5 if width > 500 else 3]
     for label, row in {row.name: row for row in reversed(labelled)}.items():
-        radius = math.sqrt(_area(row) / math.pi)
-        axes.annotate(_short(label, 24), (row.intensity or 1, row.flop_s or 1), (0, -radius - 3), ha="center", va="top",
+        away, is_left = math.sqrt(_area(row) / math.pi) + 4, (row.intensity or 1) > math.sqrt(low * high)
+        axes.annotate(_short(label, 24 if width > 500 else 12), (row.intensity or 1, row.flop_s or 1),
+                      (-away if is_left else away, 0), ha="right" if is_left else "left", va="center",
                       textcoords="offset points", color=_c("ink"), zorder=4)  # fmt: skip
     axes.set_xlim(low, high)
     axes.set_xlabel("arithmetic intensity in FLOP per byte")

@@ -11,7 +11,7 @@ from gnomon.core.errors import NotRunnable
 from gnomon.forecast.record import Forecast
 from gnomon.measure.record import Measurement
 from gnomon.report import figures, flame, join, text
-from gnomon.report.examination import Examination, faults_per_call, headlines, median_of, quality_cost, sizes
+from gnomon.report.examination import Examination, faults_per_call, headlines, machine, median_of, quality_cost, sizes
 from gnomon.report.files import write_text
 from gnomon.report.templates import render_template
 
@@ -59,6 +59,7 @@ def render(examination: Examination) -> str:
         m=m,
         headlines=headlines(e),
         warnings=e.all_warnings(),
+        machine=machine(e),
         sizes=sizes(m.dims, m.batch),
         p50=text.interval(median),
         best=e.best_change(),
@@ -71,10 +72,10 @@ def render(examination: Examination) -> str:
         pictures=pictures,
         timed=timed,
         throughput=_throughput(m),
-        sources=dict.fromkeys(
-            e.device.sources.get(q.source, q.source)
-            for q in (*e.device.peak_flop_s.values(), e.device.memory_bandwidth_b_s)
-        ),
+        sources=[
+            (name, e.device.sources.get(quantity.source, quantity.source))
+            for name, quantity in (*e.device.peak_flop_s.items(), ("memory", e.device.memory_bandwidth_b_s))
+        ],
         cold={key: median_of(untraced, key) for key in ("import_s", "build_s", "first_call_s")},
         warmup=text.spread([s.warmup_calls for s in untraced.sessions] if untraced else [], text.number),
         peak_rss=text.spread([s.peak_rss_bytes for s in untraced.sessions] if untraced else [], text.byte_count),
