@@ -94,6 +94,41 @@ def test_the_schema_accepts_exactly_what_the_reader_accepts(data):
     assert validator.is_valid(document) == beyond, (problems, [e.message for e in validator.iter_errors(document)])
 
 
+EDGES = [
+    0,
+    -1,
+    1,
+    10**9,
+    10**9 + 1,
+    2**63 - 1,
+    2**63,
+    1e300,
+    1e301,
+    -1.5,
+    "",
+    "x y",
+    "lower",
+    "Upper",
+    "1.0",
+    "a:b",
+    True,
+    None,
+]
+
+
+@pytest.mark.parametrize("document", SAMPLES, ids=lambda d: d["kind"])
+def test_schema_and_reader_agree_at_the_edges_of_every_leaf(document):
+    validator = CHECK[document["kind"]]
+    for place, value in leaves(document):
+        for edge in [
+            *EDGES,
+            *([f"{value}\n", f" {value}", value * 70] if isinstance(value, str) else [value - 1, -value]),
+        ]:
+            other = changed(document, place, edge)
+            beyond = all(any(rule in text for rule in CROSS_FIELD) for text in problems_of(other))
+            assert validator.is_valid(other) == beyond, (place, edge, problems_of(other))
+
+
 def problems_of(document):
     try:
         read(document)

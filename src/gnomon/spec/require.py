@@ -138,8 +138,7 @@ def _at_least(arch: str, least: str) -> bool:
     found, wanted = re.fullmatch("(sm_|gfx)([0-9a-f]+)", arch), re.fullmatch("(sm_|gfx)([0-9a-f]+)", least)
     if found is None or wanted is None or found[1] != wanted[1]:
         return False
-    base = 10 if found[1] == "sm_" else 16
-    return int(found[2], base) >= int(wanted[2], base)
+    return int(found[2], 16) >= int(wanted[2], 16)  # decimal numbers of NVIDIA keep their order
 
 
 def _wish(wanted: Accelerator) -> str:
