@@ -60,6 +60,23 @@ def test_one_scale_per_channel_is_nearer_than_one_per_tensor_where_channels_diff
     assert error[True] < 0.1 < error[False]
 
 
+def test_a_mask_that_is_broadcast_over_queries_is_run_as_one_attention_operator(tmp_path):
+    import onnx
+
+    class Attends(nn.Module):
+        def forward(self, input):
+            x = input[:, None, :, None] * torch.linspace(-1, 1, 4)
+            mask = (input > 0)[:, None, None, :]
+            return nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask).flatten(1)
+
+    given = program(Attends())
+    given.inputs["input"][:, 0] = 1  # no row may be masked as a whole
+    expected = given.step()[0]
+    torch.testing.assert_close(prepare(given, {"recipe": "onnx-fp32", "artifacts": str(tmp_path)}).step()[0], expected)
+    (path,) = tmp_path.glob("*/model.onnx")
+    assert "Attention" in {node.op_type for node in onnx.load(path).graph.node}
+
+
 def test_what_was_exported_once_is_loaded_and_not_exported_again(model, artifacts):
     by("onnx-fp32", model, artifacts)
 

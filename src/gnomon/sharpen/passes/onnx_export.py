@@ -31,6 +31,7 @@ FILE = "model.onnx"
 # 23 has Attention as one operator (ONNX Runtime 1.23 and later run it: MiniLM 1x128 takes 36 ms instead of 42), 18 is
 # what every supported version knows
 _OPSETS = (23, 18)
+_GENERATION = 1  # raise it when the same model would be written differently: older files are then left alone
 _INLINE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB; larger weights go into a file beside the model
 _TOLERANCE = 1e-3  # of the largest output; float32 in another order of summation stays far below
 # ONNX Runtime 1.31 fuses Add into LayerNormalization, and the fused CPU kernel is the slower one: MiniLM 1x128
@@ -67,7 +68,12 @@ def exported(program: Program, artifacts: Path) -> Path:
 def key(task: Task, **more: Any) -> dict[str, Any]:
     """What an artefact depends on: the task, the packages that make it, and `more`."""
     packages = ("torch", "onnx", "onnxscript", "onnxruntime")
-    return {"task": task.digest, **{name: metadata.version(name) for name in packages}, **more}
+    return {
+        "task": task.digest,
+        "generation": _GENERATION,
+        **{name: metadata.version(name) for name in packages},
+        **more,
+    }
 
 
 def cached(artifacts: Path, kind: str, depends_on: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
@@ -166,6 +172,7 @@ def _write(program: Program, path: Path, opset: int) -> None:
             raise NotRunnable(
                 f"torch.export cannot follow the model (control flow that depends on values?): {_first_line(error)}"
             ) from error
+        _spell_out_masks(graph.graph)
         torch.onnx.export(
             graph,
             f=path,
@@ -175,6 +182,23 @@ def _write(program: Program, path: Path, opset: int) -> None:
             external_data=size > _INLINE_BYTES,
             verbose=False,
         )
+
+
+def _spell_out_masks(graph: torch.fx.Graph) -> None:
+    """Attention masks in full: ONNX Runtime's Attention refuses one that is broadcast over the queries."""
+    attention = torch.ops.aten.scaled_dot_product_attention.default
+    for node in graph.find_nodes(op="call_function", target=attention):
+        mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+        if mask is None:
+            continue
+        scores = [operand.meta["val"].shape[-2] for operand in node.args[:2]]  # queries, keys
+        value = mask.meta["val"]
+        if list(value.shape[-2:]) != scores:
+            size = [*value.shape[:-2], *scores]
+            with graph.inserting_before(node):
+                whole = graph.call_function(torch.ops.aten.expand.default, (mask, size))
+            whole.meta["val"] = value.expand(size)
+            node.replace_input_with(mask, whole)
 
 
 def _compare(program: Program, other: Program, opset: int) -> None:
