@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from gnomon.spec.task import Model, Protocol, Quality, Task, Tensor, Training
 
@@ -44,6 +45,20 @@ def bert(layers=2, width=64, batch=4, length=16, **changes):
 
 def training(**changes):
     return linear(mode="training", training=Training("sgd", 0.01), **changes)
+
+
+SEEN = []
+
+
+def watched(program, options):
+    """Notes in SEEN at every call whether hooks are on its modules and whether a dispatch mode is active."""
+
+    def step():
+        hooks = any(m._forward_hooks or m._forward_pre_hooks for m in program.model.modules())
+        SEEN.append((hooks, _get_current_dispatch_mode() is not None))
+        return program.step()
+
+    return replace(program, step=step)
 
 
 def twice(program, options):

@@ -75,7 +75,7 @@ def test_each_level_has_its_own_run_with_its_overhead(measured):
     for run in measurement.levels[1:]:
         assert run.overhead.value > -0.5
         assert (run.overhead.n, run.overhead.low, run.overhead.high) == (1, None, None)  # one session bounds nothing
-    assert told[0] == "eager: model level, session 1 of 1"
+    assert told[0] == "eager: session 1 of 1, model, layer, operator, kernel"
 
 
 def test_layers_operators_and_spans_come_from_their_levels(measured):
@@ -134,7 +134,7 @@ def test_a_baseline_that_fails_is_an_error():
 
 def test_a_measurement_that_takes_too_long_is_stopped():
     quick = tasks.Protocol(sessions=1, calls=5, warmup_s=1.0, timeout_s=0.4)
-    with pytest.raises(NotRunnable, match=r"gnomon\.measure\.session:times did not end within 400 ms"):
+    with pytest.raises(NotRunnable, match=r"gnomon\.measure\.session:levels did not end within 400 ms"):
         measure(tasks.linear(protocol=quick), levels=("model",))
 
 

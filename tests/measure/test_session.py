@@ -9,7 +9,7 @@ from gnomon.measure.record import Session
 from tests.measure import tasks
 
 
-def request(task, *variants, level="model", calls=5):
+def request(task, *variants, levels=(), calls=5):
     """What the parent sends; each variant a name of tests.measure.tasks or (name, options)."""
     rows = []
     for variant in variants or ("eager",):
@@ -17,8 +17,8 @@ def request(task, *variants, level="model", calls=5):
         prepare = None if name == "eager" else f"{tasks.VARIANTS}:{name}"
         rows.append({"name": name, "prepare": prepare, "options": options})
     return {
-        "task": to_json(task), "variants": rows, "level": level, "calls": calls, "budget_s": 0.5, "warmup_s": 0.5,
-        "seed": 0,
+        "task": to_json(task), "variants": rows, "levels": list(levels), "calls": calls, "traced_calls": calls,
+        "budget_s": 0.5, "warmup_s": 0.5, "seed": 0,
     }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def test_a_device_of_an_unknown_kind_is_refused():
 
 @pytest.mark.parametrize("level", ["layer", "operator"])
 def test_a_traced_session_pairs_traced_with_untraced_calls(level):
-    result = session.trace(request(tasks.bert(), level=level))
+    result = session.levels(request(tasks.bert(), levels=[level]))["levels"][level]
     traced, untraced = structure(Session, result["session"]), structure(Session, result["untraced"])
     assert len(traced.wall_s) == len(untraced.wall_s) == 5
     summary = structure(Summary, result["summary"])
@@ -111,7 +111,20 @@ def test_a_traced_session_pairs_traced_with_untraced_calls(level):
     ],
 )
 def test_a_level_that_cannot_be_traced_says_why(variant, level, reason):
-    assert reason in session.trace(request(tasks.linear(), variant, level=level))["unavailable"]
+    assert reason in session.levels(request(tasks.linear(), variant, levels=[level]))["levels"][level]["unavailable"]
+
+
+def test_no_tracer_is_there_while_a_shallower_level_is_timed():
+    """The calls of a level run the model as it was: hooks and modes are in place inside traced calls only."""
+    tasks.SEEN.clear()
+    session.levels(request(tasks.bert(), "watched", levels=["layer", "operator"], calls=3))
+    seen = list(tasks.SEEN)
+    untraced = [hooks for hooks, modes in seen if not hooks and not modes]
+    first_traced = next(i for i, (hooks, modes) in enumerate(seen) if hooks or modes)
+    assert first_traced >= 3, "the model level comes first"
+    assert len(untraced) > 6
+    assert any(hooks for hooks, _ in seen)
+    assert any(modes for _, modes in seen)
 
 
 def test_training_steps_are_timed_and_change_the_weights():

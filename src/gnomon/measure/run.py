@@ -37,7 +37,7 @@ from gnomon.spec.task import Task
 
 Progress = Callable[[str], None]
 
-_CALL_BUDGET_S = 2.0  # timed seconds per variant and session; a slow task gets fewer calls, not a longer run
+_CALL_BUDGET_S = 1.5  # timed seconds per variant and session; a slow task gets fewer calls, not a longer run
 _TRACED_CALLS = 20  # pairs of a traced and an untraced call: the ratio within a pair is far steadier than the times
 _PACKAGES = ("torch", "numpy", "transformers", "onnxruntime", "onnx", "safetensors")
 _BUSY = 0.9
@@ -62,7 +62,7 @@ def measure(
     sessions: int | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
-    """Measure a task on this machine, each level in processes of its own.
+    """Measure a task on this machine, each level in calls of its own.
 
     levels: 'model' is always among them. variant, prepare, options: see `Variant`. sessions: fresh processes of the
     model level (default: the task's protocol); each deeper level takes two thirds of that, rounded up, as its overhead
@@ -81,18 +81,16 @@ def measure(
     unavailable: dict[Level, str] = {}
     plan = {level: sessions if level == "model" else -(-2 * sessions // 3) for level in wanted}
     for i in range(sessions):
-        for level in wanted:  # levels take turns, so that a drift of the machine reaches all of them
-            if i >= plan[level] or level in unavailable:
-                continue
-            say(f"{variant}: {level} level, session {i + 1} of {plan[level]}")
-            if level == "model":
-                timed.append(_child(task, [chosen], "times", i, task.protocol.calls, level))
-                continue
-            result = _child(task, [chosen], "trace", i, min(task.protocol.calls, _TRACED_CALLS), level)
-            if "unavailable" in result:
-                unavailable[level] = result["unavailable"]
+        deeper = [level for level in wanted if level != "model" and i < plan[level] and level not in unavailable]
+        say(f"{variant}: session {i + 1} of {sessions}, {', '.join(['model', *deeper])}")
+        more = {"levels": deeper, "traced_calls": min(task.protocol.calls, _TRACED_CALLS)}
+        result = _child(task, [chosen], "levels", i, task.protocol.calls, more=more)
+        timed.append(result)
+        for level in deeper:
+            if "unavailable" in result["levels"][level]:
+                unavailable[level] = result["levels"][level]["unavailable"]
             else:
-                traced[level].append(result)
+                traced[level].append(result["levels"][level])
     return _assemble(task, variant, timed, traced, unavailable, started_at)
 
 
@@ -107,7 +105,7 @@ def compare(
 ) -> Comparison:
     """Time variants of a task against the first of them, interleaved call by call in the same fresh processes.
 
-    calls: rounds per session, each variant once per round in random order (default: the task's protocol), at most 2 s
+    calls: rounds per session, each variant once per round in random order (default: the task's protocol), at most 1.5 s
     per variant. clock: the one whose per-session medians the ratios compare; CPU time is blind to other users of
     the machine, wall time is what a device or several threads need. A variant that fails is recorded with its reason
     and left out from then on.
@@ -132,7 +130,7 @@ def compare(
             say(f"session {i + 1} of {sessions}: {', '.join(variant.name for variant in running)}")
             last = _Last(say)
             try:
-                result = _child(task, running, "times", i, calls or task.protocol.calls, "model", last)
+                result = _child(task, running, "times", i, calls or task.protocol.calls, last)
             except GnomonError as error:
                 # a crash or time-out takes the whole process: the variant that was being prepared is to blame
                 if last.variant in (None, baseline.name):
@@ -179,17 +177,17 @@ def _child(
     function: str,
     seed: int,
     calls: int,
-    level: str,
     say: Progress | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> JSON:
     arguments = {
         "task": to_json(task),
         "variants": [to_json(variant) for variant in variants],
-        "level": level,
         "calls": calls,
         "budget_s": _CALL_BUDGET_S,
         "warmup_s": task.protocol.warmup_s,
         "seed": seed,
+        **(more or {}),
     }
     # the pools of OpenMP and MKL are sized when the library is loaded; hashes order sets, so they are part of the seed
     threads = str(task.threads)
@@ -241,7 +239,6 @@ def _assemble(
             LevelRun(level, tuple(structure(Session, r["session"]) for r in results), _overhead(results, clock))
         )
         summaries[level] = [structure(Summary, r["summary"]) for r in results]
-        digests += [r["digest"] for r in results]
         spans = summaries[level][0].spans
     mean = _percentiles([session.wall_s for session in sessions])
     cover, rest = _cover(traced.get("operator", ()), summaries.get("operator", []), unavailable)

@@ -1,7 +1,7 @@
 """What one session is: the work of a fresh child process, from the first import to the last timed call.
 
-`times` and `trace` are called through `core.process`: plain JSON in and out. torch is imported inside the functions, so
-that its import is timed.
+`times` and `levels` are called through `core.process`: plain JSON in and out. torch is imported inside the functions,
+so that its import is timed.
 """
 
 import importlib
@@ -53,11 +53,36 @@ def times(arguments: JSON) -> JSON:
     Returns {variants: [{name, session, digest, failure}], allocator}; one that fails has a failure and no session.
     """
     task: Task = from_json(arguments["task"], Task)
-    started = _start(task)
+    return _timed(task, arguments, Clock(), _start(task)).result
+
+
+def levels(arguments: JSON) -> JSON:
+    """Time one variant untraced, then trace it level by level: calls of their own for each, the shallower first.
+
+    No tracer exists before the untraced calls are done, and none is in place but its own level's after that, so no
+    level's times know of a deeper one. arguments: as for `times`, with one variant, and levels below 'model' and
+    traced_calls. Returns what `times` returns, and levels: {level: {unavailable: reason}, or {session: of the traced
+    calls, untraced: of the calls between them, summary: of the level's tracer}}.
+    """
+    task: Task = from_json(arguments["task"], Task)
+    clock, started = Clock(), _start(task)
+    timed = _timed(task, arguments, clock, started)
+    (ready,) = timed.ready.values()
+    traced = {level: _traced(task, level, arguments, ready, clock, started) for level in arguments["levels"]}
+    return {**timed.result, "levels": traced}
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    result: dict[str, JSON]
+    ready: dict[str, _Ready]
+
+
+def _timed(task: Task, arguments: JSON, clock: Clock, started: _Started) -> _Timed:
     from gnomon.measure.outputs import refuse_nan
     from gnomon.measure.timing import Candidate, CandidateFailed, time_interleaved
 
-    clock, variants = Clock(), arguments["variants"]
+    variants = arguments["variants"]
     ready: dict[str, _Ready] = {}
     failures: dict[str, str] = {}
     for variant in variants:
@@ -89,43 +114,33 @@ def times(arguments: JSON) -> JSON:
             session = _session(samples[name], ready[name], started.import_s)
             result |= {"session": to_json(session), "digest": ready[name].digest}
         results.append(result)
-    return {"variants": results, "allocator": _allocator()}
+    return _Timed({"variants": results, "allocator": _allocator()}, ready)
 
 
-def trace(arguments: JSON) -> JSON:
-    """Time one variant traced down to a level, interleaved with untraced calls of the same program.
-
-    arguments: as for `times`, with one variant, and a level below 'model'. Returns {unavailable: reason}, or {session:
-    of the traced calls, untraced: of the calls between them, digest, summary: of the level's tracer}.
-    """
-    task: Task = from_json(arguments["task"], Task)
-    started = _start(task)
-    level = importlib.import_module(_LEVELS + arguments["level"])
+def _traced(task: Task, name: str, arguments: JSON, ready: _Ready, clock: Clock, started: _Started) -> JSON:
+    """One level of one variant, its traced calls interleaved with untraced ones of the same program."""
     from gnomon.measure.levels.trace import median_call, typical
     from gnomon.measure.timing import Candidate, CandidateFailed, time_interleaved
 
-    clock = Clock()
-    ready = _ready(task, arguments["variants"][0], arguments["warmup_s"], clock, started)
+    level = importlib.import_module(_LEVELS + name)
     reason = level.why_not(ready.program)
     if reason is not None:
         return {"unavailable": reason}
+    progress(f"{name} level")
     tracer = level.tracer(ready.program, clock, started.synchronize)
     candidates = [
         Candidate("untraced", ready.program.step),
         Candidate("traced", tracer.step, scope=tracer.scope),
     ]
-    progress("timing")
+    calls, budget_s = arguments["traced_calls"], 2 * arguments["budget_s"]
     try:
-        untraced, traced = time_interleaved(
-            candidates, clock, arguments["calls"], 2 * arguments["budget_s"], arguments["seed"], started.synchronize
-        )
+        untraced, traced = time_interleaved(candidates, clock, calls, budget_s, arguments["seed"], started.synchronize)
     except CandidateFailed as failed:
         raise failed.error from failed
     summary = level.summary(tracer, typical(traced), median_call(traced), clock, task.name)
     return {
         "session": to_json(_session(traced, ready, started.import_s)),
         "untraced": to_json(_session(untraced, ready, started.import_s)),
-        "digest": ready.digest,
         "summary": to_json(summary),
     }
 
@@ -143,7 +158,8 @@ def _start(task: Task) -> _Started:
         getattr(transformers, task.model.target, None)  # it imports a model's code when asked for it
     import_s = time.perf_counter() - start
     torch.set_num_threads(task.threads)
-    torch.use_deterministic_algorithms(task.deterministic)
+    if task.deterministic:  # asking for the default would import Inductor, over a second of CPU time
+        torch.use_deterministic_algorithms(True)
     if synchronize is not None:
         torch.set_float32_matmul_precision("high" if task.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = task.tf32
