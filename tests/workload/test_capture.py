@@ -161,8 +161,9 @@ def test_recomputed_layers_are_backward_work_of_their_own_module():
             return torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=False)
 
     graph = capture.capture(Checkpointed(), torch.randn(3, 4), name="checkpoint", mode="training")
-    tanh = [(op.phase, op.module) for op in graph.ops if op.name == "aten.tanh.default"]
-    assert tanh == [("forward", "inner.1"), ("backward", "inner.1")]
+    for name, module in (("aten.addmm.default", "inner.0"), ("aten.tanh.default", "inner.1")):
+        runs = [(op.phase, op.module) for op in graph.ops if op.name == name]
+        assert runs == [("forward", module), ("backward", module)]
 
 
 def test_capture_leaves_the_module_as_it_was():
@@ -170,9 +171,11 @@ def test_capture_leaves_the_module_as_it_was():
     model[0].weight.grad = torch.ones(4, 4)
     model.eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    random = torch.get_rng_state()
     x = torch.randn(3, 4)
     random = torch.get_rng_state()
+    capture.capture(
+        lambda ids: torch.randint_like(ids, 9), torch.arange(5), name="integers are real, and so their chance"
+    )
     capture.capture(model, x, name="bn", mode="training", optimizer="adam")
     assert not model.training
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())

@@ -77,6 +77,8 @@ def test_the_gradient_of_attention_costs_five_products():
 def test_a_broadcast_operand_is_read_once_at_its_real_size():
     op = only(lambda x, row: x + row.expand(6, 5), torch.randn(6, 5), torch.randn(5))
     assert (op.flop, op.read_bytes, op.written_bytes) == (30, 4 * 30 + 4 * 5, 120)
+    of_many = only(lambda x, rows: x + rows[3].expand(6, 5), torch.randn(6, 5), torch.randn(100, 5))
+    assert of_many.read_bytes == 4 * 30 + 4 * 5
 
 
 def test_a_gather_reads_only_the_rows_that_it_takes():
