@@ -35,7 +35,7 @@ def example_inputs(task: spec.Task, floating: torch.dtype | None) -> dict[str, T
             raise ManifestError(f"{where} gives no input {one.name!r}; it gives {', '.join(map(str, given))}")
         value = given[one.name]
         _check(one, value, task, where)
-        batch[one.name] = _cast(value, floating)
+        batch[one.name] = _cast(value.to(getattr(torch, one.dtype)), floating)  # a dataset need not know --dtype
     return batch
 
 
@@ -76,7 +76,8 @@ def _draw(one: spec.Tensor, task: spec.Task, seed: int) -> Tensor:
 def _check(one: spec.Tensor, value: object, task: spec.Task, where: str) -> None:
     if not isinstance(value, Tensor):
         raise ManifestError(f"{where}: input {one.name!r} must be a tensor; got {type(value).__name__}")
-    if value.dtype != getattr(torch, one.dtype):
+    declared = getattr(torch, one.dtype)
+    if value.dtype != declared and not (value.is_floating_point() and declared.is_floating_point):
         raise ManifestError(f"{where}: input {one.name!r} is declared {one.dtype}; got {value.dtype}")
     wanted = sizes(one, task)
     if value.dim() != len(wanted):
