@@ -98,6 +98,6 @@ class Encoder(nn.Module):
         """input_ids, attention_mask (1 for a token, 0 for padding): [B, L] int64. Returns hidden states [B, L, D]."""
         mask_B11L = attention_mask.bool()[:, None, None, :]
         x_BLD: Tensor = self.embeddings(input_ids)
-        for layer in self.encoder["layer"]:
+        for layer in self.encoder["layer"].children():
             x_BLD = layer(x_BLD, mask_B11L)
         return x_BLD
