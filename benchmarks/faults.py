@@ -1,11 +1,12 @@
 """What survives when things go wrong: `kill -9` at random moments, and malformed manifests.
 
-    python benchmarks/faults.py [--trials 20] [--seed 0] [--real TASK] [--out benchmarks/results/faults.json]
+    python benchmarks/faults.py [--trials 20] [--seed 0] [--out benchmarks/results/faults.json]
+    python benchmarks/faults.py --real 'gcn-node-classification --quick' --out benchmarks/results/faults-examine.json
 
 A killed process leaves the store as a crash of the program does; a power cut cannot be tried here (SQLite is set to
 wait for the disk at every commit because of it). Three stretches of a writer's life are killed, each many times:
 
-- a run that begins, adds large records and ends (with `--real TASK`: `gnomon examine TASK` itself, instead);
+- a run that begins, adds large records and ends (with `--real`: `gnomon examine` itself, instead);
 - the very first opening of a store, which creates its tables;
 - a migration that rewrites every result.
 
@@ -19,6 +20,7 @@ import json
 import os
 import platform
 import random
+import shlex
 import shutil
 import signal
 import statistics
@@ -164,11 +166,8 @@ def writer(name: str, path: Path) -> list[str]:
 
 
 def state(store: Store) -> dict[tuple[str, int], str]:
-    """(run, position) -> digest of the record that is there. Raises DamagedData when it is not the one written."""
-    rows = store.results()
-    for row in rows:
-        store.document(row.id)  # reads it and compares
-    return {(row.run_id, row.position): row.digest for row in rows}
+    """(run, position) -> digest. That the records have these digests is for `check` to say."""
+    return {(row.run_id, row.position): row.digest for row in store.results()}
 
 
 def lost_in(path: Path, before: dict[tuple[str, int], str], lines: list[str]) -> str | None:
@@ -244,15 +243,26 @@ def kill_migrations(folder: Path, trials: int, rng: random.Random) -> list[Trial
             if version == newest:  # as if nothing had been tried: this Gnomon opens it
                 done.append(Trial("before the commit", attempt(lost_in, path, before, [])))
             else:
-                whole = version == "9999" and state(Store(engine_for(str(path)))) == before
+                store = Store(engine_for(str(path)))
+                whole = version == "9999" and not check(store).problems and state(store) == before
                 done.append(Trial("after the commit", None if whole else f"stuck at version {version}"))
     return done
 
 
-def kill_examine(folder: Path, trials: int, rng: random.Random, task: str) -> list[Trial]:
+def kill_examine(folder: Path, trials: int, rng: random.Random, arguments: str) -> list[Trial]:
     """`gnomon examine` itself; what it had stored is read from the store, as it reports nothing."""
     path = folder / "examine.db"
-    run = [sys.executable, "-m", "gnomon", "examine", task, "--store", str(path), "--out", str(folder / "report")]
+    run = [
+        sys.executable,
+        "-m",
+        "gnomon",
+        "examine",
+        *shlex.split(arguments),
+        "--store",
+        str(path),
+        "--out",
+        str(folder / "report"),
+    ]
     command = ["sh", "-c", 'echo ready; exec "$@" >/dev/null', "sh", *run]
     env = os.environ | {"GNOMON_HOME": str(folder / "home")}
     length = run_until(command, None, env).seconds
@@ -293,11 +303,11 @@ def malformed(count: int) -> dict[str, Any] | None:
 def report(title: str, trials: list[Trial]) -> dict[str, object]:
     intact = sum(trial.lost is None for trial in trials)
     stages = dict(sorted(Counter(trial.stage for trial in trials).items()))
-    print(f"kill -9 {title}: {intact} of {len(trials)} stores intact")
-    print(f"    killed at: {', '.join(f'{stage} ({n})' for stage, n in stages.items())}")
+    say(f"kill -9 {title}: {intact} of {len(trials)} stores intact")
+    say(f"    killed at: {', '.join(f'{stage} ({n})' for stage, n in stages.items())}")
     for trial in trials:
         if trial.lost is not None:
-            print(f"    LOST at {trial.stage}: {trial.lost}")
+            say(f"    LOST at {trial.stage}: {trial.lost}")
     lost = [trial.lost for trial in trials if trial.lost]
     return {"trials": len(trials), "intact": intact, "stages": stages, "lost": lost}
 
@@ -306,7 +316,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--real", metavar="TASK", help="kill `gnomon examine TASK` instead of a synthetic run")
+    parser.add_argument("--real", metavar="ARGUMENTS", help="kill `gnomon examine ARGUMENTS` instead of synthetic runs")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "faults.json")
     parser.add_argument("--writer", nargs=2, metavar=("NAME", "STORE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -328,12 +338,12 @@ def main() -> int:
             found["during a migration"] = report("during a migration", kill_migrations(folder, options.trials, rng))
     manifests = malformed(200)
     if manifests is None:
-        print("malformed manifests: not checked, benchmarks/malformed_manifests.py is not there")
+        say("malformed manifests: not checked, benchmarks/malformed_manifests.py is not there")
     else:
         passed, cases = manifests["passed"], manifests["cases"]
-        print(f"malformed manifests: {passed} of {cases} gave one screen of error and exit code 2, and ran nothing")
+        say(f"malformed manifests: {passed} of {cases} gave one screen of error and exit code 2, and ran nothing")
         for name, complaint in manifests["failures"].items():
-            print(f"    FAILED {name}: {complaint}")
+            say(f"    FAILED {name}: {complaint}")
     options.out.parent.mkdir(exist_ok=True)
     document = {
         "taken_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",

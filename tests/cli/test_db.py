@@ -36,12 +36,24 @@ def test_list_shows_the_runs_newest_first(db):
     done = db("list")
     assert done.exit_code == 0
     words = [line.split() for line in done.stdout.splitlines()]
-    assert words[0][:2] == ["run", "started"]
+    assert words[0] == ["run", "took", "status", "command", "task", "results"]
     assert [line[3:] for line in words[1:]] == [["failed", "run", "other", "0"], ["done", "examine", "embed", "2"]]
     assert len(db("list", "--limit", "1").stdout.splitlines()) == 2
     assert [run["task"] for run in json.loads(db("list", "--status", "done", "--json").stdout)["runs"]] == ["embed"]
     assert json.loads(db("list", "--task", "nothing", "--json").stdout)["runs"] == []
     assert "no such runs" in db("list", "--task", "nothing").stderr
+
+
+def test_a_long_name_is_cut_and_every_row_stays_one_line(db, filled):
+    with filled.begin("examine", {}, task="a-task-with-a-name-" * 10) as run:
+        run.add(forecast(device="a device with [red]a name[/] " * 10))
+    lines = db("list").stdout.splitlines()
+    assert len(lines) == 4
+    assert lines[1].endswith(" 1")
+    assert "…" in lines[1]
+    (line,) = [line for line in db("show", "last").stdout.splitlines() if line.startswith("0")]
+    assert "250 ms" in line
+    assert "a device" in line
 
 
 def test_show_a_run_with_its_results(db, filled):

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from gnomon.core.errors import DamagedData, NotRunnable, UsageError
 from gnomon.store.check import check
-from gnomon.store.connect import engine_for, reading
+from gnomon.store.connect import engine_for, reading, shown
 from gnomon.store.store import open_store
 from tests.store.build import forecast, python
 
@@ -219,3 +219,4 @@ def test_the_password_of_a_url_is_never_shown():
         with pytest.raises(NotRunnable, match="the database server refused") as caught:
             open_store("postgresql://me:secret@localhost:1/db")
     assert "secret" not in str(caught.value)
+    assert shown(sa.make_url("postgresql://me:secret@host/db")) == "postgresql://me:***@host/db"

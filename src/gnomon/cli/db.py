@@ -9,7 +9,7 @@ import click
 from gnomon.cli._common import console, json_option, print_json, progress_console, store_option
 
 if TYPE_CHECKING:
-    from gnomon.store.store import ResultRow, Store
+    from gnomon.store.store import ResultRow, RunRow, Store
 
 
 @click.group()
@@ -36,11 +36,9 @@ def list_(task: str | None, status: str | None, limit: int, store_url: str | Non
     if not rows:
         progress_console().print(f"no such runs in {store.place}", soft_wrap=True, highlight=False)
         return
-    table = _table("run", "started (UTC)", "status", "command", "task", "results")
-    for row in rows:
-        started = row.started_at[:19].replace("T", " ")
-        table.add_row(row.id, started, _coloured(row.status), row.command, row.task, str(row.results))
-    console().print(table)
+    names = ("run", "took", "status", "command", "task", "results")  # the run's id says when it began, in UTC
+    cells = [(row.id, _took(row), row.status, row.command, row.task, str(row.results)) for row in rows]
+    _print_table(names, cells)
 
 
 @command.command()
@@ -156,13 +154,18 @@ def _print_run(run: Any, rows: "list[ResultRow]") -> None:
     pairs = [("run", run.id), ("status", run.status), ("command", f"{run.command} {canonical_json(run.arguments)}")]
     pairs += [("task", run.task), ("started", run.started_at), ("ended", run.ended_at), ("error", run.error)]
     _print_pairs([*pairs, ("gnomon", run.gnomon_version)])
-    table = _table("", "kind", "task", "device", "variant", "latency", "speed-up", "verdict")
-    for row in rows:
-        speedup = "" if row.speedup is None else f"{row.speedup:.2f}x"
-        names = (row.kind, row.task or "", row.device or "", row.variant or "")
-        table.add_row(str(row.position), *names, _latency(row), speedup, row.verdict or "")
+    names = ("", "kind", "task", "device", "variant", "latency", "speed-up", "verdict")
     if rows:
-        console().print(table)
+        _print_table(names, [_cells(row) for row in rows])
+
+
+def _cells(row: "ResultRow") -> tuple[str, ...]:
+    from gnomon.core.units import format_seconds
+
+    latency = "" if row.latency_s is None else format_seconds(row.latency_s)
+    speedup = "" if row.speedup is None else f"{row.speedup:.2f}x"
+    known = (row.task or "", row.device or "", row.variant or "")
+    return (str(row.position), row.kind, *known, latency, speedup, row.verdict or "")
 
 
 def _print_result(row: "ResultRow", document: dict[str, Any]) -> None:
@@ -182,15 +185,16 @@ def _print_pairs(pairs: Sequence[tuple[str, str | None]]) -> None:
             click.echo(f"{name.ljust(width)}  {value}")
 
 
-def _latency(row: "ResultRow") -> str:
+def _took(row: "RunRow") -> str:
+    from datetime import datetime
+
     from gnomon.core.units import format_seconds
 
-    return "" if row.latency_s is None else format_seconds(row.latency_s)
-
-
-def _coloured(status: str) -> str:
-    colour = {"done": "green", "running": "cyan", "failed": "red", "broken": "red"}[status]
-    return f"[{colour}]{status}[/]"
+    if row.ended_at is None:
+        return ""
+    return format_seconds(
+        (datetime.fromisoformat(row.ended_at) - datetime.fromisoformat(row.started_at)).total_seconds()
+    )
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -200,10 +204,23 @@ def _fields(value: Any) -> dict[str, Any]:
     return fields
 
 
-def _table(*columns: str) -> Any:
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """One line for each row: on a narrow terminal long names are cut short, everything else stays whole."""
     from rich.table import Table
+    from rich.text import Text
 
+    out = console()
+    names = ("task", "device", "variant")
+    longest = {
+        name: max(map(len, (name, *cells))) for name, cells in zip(columns, zip(*rows, strict=True), strict=True)
+    }
+    left = out.width - sum(width for name, width in longest.items() if name not in names) - 2 * len(columns)
+    share = max(8, left // sum(name in names for name in columns))
     table = Table(box=None, pad_edge=False)
     for name in columns:
-        table.add_column(name, no_wrap=name == "run", justify="right" if name in ("results", "latency") else "left")
-    return table
+        right = name in ("results", "latency", "speed-up")
+        table.add_column(name, no_wrap=True, justify="right" if right else "left")
+    for row in rows:
+        cut = [c[: share - 1] + "…" if n in names and len(c) > share else c for n, c in zip(columns, row, strict=True)]
+        table.add_row(*map(Text, cut), style="red" if {"failed", "broken"} & {*row} else None)
+    out.print(table)

@@ -100,7 +100,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # else the driver begins transactions by its own rules, and not for DDL
+        connection.isolation_level = None  # transactions begin in the listener below and nowhere else
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
 
