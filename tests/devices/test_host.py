@@ -123,15 +123,16 @@ def test_a_host_survives_json(tmp_path, tree):
 def test_gpus_come_from_nvidia_smi(tmp_path):
     def smi(command):
         assert command[0] == "nvidia-smi"
-        return "NVIDIA H100 80GB HBM3, 81559, 550.54.15, 1980, 700.00\nTesla T4, 15360, 550.54.15, [N/A], [N/A]\n"
+        h100 = "NVIDIA H100 80GB HBM3, 81559, 550.54.15, 1980, 700.00, 9.0"
+        return f"{h100}\nTesla T4, 15360, 550.54.15, [N/A], [N/A], [N/A]\n"
 
     assert read(tmp_path, INTEL, run=smi).gpus == (
-        Gpu("NVIDIA H100 80GB HBM3", 81559 * 2**20, "550.54.15", 1980e6, 700.0),
-        Gpu("Tesla T4", 15360 * 2**20, "550.54.15", None, None),
+        Gpu("NVIDIA H100 80GB HBM3", 81559 * 2**20, "550.54.15", 1980e6, 700.0, "sm_90"),
+        Gpu("Tesla T4", 15360 * 2**20, "550.54.15", None, None, None),
     )
 
 
-@pytest.mark.parametrize("text", ["", "No devices were found\n", "a, b, c\n", "T4, none, 1, 2, 3\n"])
+@pytest.mark.parametrize("text", ["", "No devices were found\n", "a, b, c\n", "T4, none, 1, 2, 3, 7.5\n"])
 def test_an_answer_of_nvidia_smi_without_gpus_gives_none(tmp_path, text):
     assert read(tmp_path, INTEL, run=lambda command: text).gpus == ()
 

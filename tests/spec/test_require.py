@@ -88,7 +88,7 @@ def test_the_facts_of_a_recorded_machine(tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    gpu = "NVIDIA L4, 23034, 550.1, 2040, 72.00\n"
+    gpu = "NVIDIA L4, 23034, 550.1, 2040, 72.00, 8.9\n"
     found = facts(host(Path(tmp_path), "Linux", lambda command: gpu if command[0] == "nvidia-smi" else None))
     assert (found["arch"], found["cores"], found["isa"], found["memory_bytes"]) == (
         "x86_64",
@@ -98,6 +98,8 @@ def test_the_facts_of_a_recorded_machine(tmp_path):
     )
     assert found["accelerators"][0]["name"] == "NVIDIA L4"
     assert found["accelerators"][0]["memory_bytes"] == 23034 * 2**20
+    assert missing_hardware(structure(HardwareSpec, {"accelerators": [{"arch_min": "sm_80"}]}), found) == []
+    assert missing_hardware(structure(HardwareSpec, {"accelerators": [{"arch_min": "sm_90"}]}), found) != []
     assert found["disk_bytes"] > 0
 
 

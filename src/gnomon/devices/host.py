@@ -54,13 +54,14 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU as its driver reports it. memory_bytes: in all. clock_hz: highest of the multiprocessors."""
+    """A GPU as its driver reports it. memory_bytes: in all. clock_hz: highest of the multiprocessors. arch: 'sm_90'."""
 
     name: str
     memory_bytes: int
     driver: str
     clock_hz: float | None
     power_limit_w: float | None
+    arch: str | None = None
 
 
 @record("host", 1)
@@ -308,13 +309,18 @@ def _container(root: Path) -> str:
 
 def _gpus(run: Run) -> tuple[Gpu, ...]:
     """NVIDIA GPUs as NVML knows them, asked through nvidia-smi, which comes with every driver."""
-    query = "name,memory.total,driver_version,clocks.max.sm,power.limit"
+    query = "name,memory.total,driver_version,clocks.max.sm,power.limit,compute_cap"
     text = run(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"])
     rows = [[word.strip() for word in line.split(",")] for line in (text or "").splitlines()]
     return tuple(
-        Gpu(name, int(mib) * 2**20, driver, _scaled(clock, 1e6), _scaled(power, 1.0))
-        for name, mib, driver, clock, power in (row for row in rows if len(row) == 5 and row[1].isdecimal())
+        Gpu(name, int(mib) * 2**20, driver, _scaled(clock, 1e6), _scaled(power, 1.0), _arch(capability))
+        for name, mib, driver, clock, power, capability in (r for r in rows if len(r) == 6 and r[1].isdecimal())
     )
+
+
+def _arch(capability: str) -> str | None:
+    """'9.0' -> 'sm_90'; a driver that does not know the field answers something else."""
+    return "sm_" + capability.replace(".", "") if re.fullmatch(r"\d+\.\d", capability) else None
 
 
 def _scaled(text: str, factor: float) -> float | None:

@@ -44,8 +44,7 @@ def facts(host: "Host") -> dict[str, Any]:
         "memory_bytes": host.usable_memory_bytes,
         "disk_bytes": shutil.disk_usage(home()).free,
         "accelerators": [
-            {"vendor": "NVIDIA", "name": g.name, "memory_bytes": g.memory_bytes, "arch": getattr(g, "arch", None)}
-            for g in host.gpus
+            {"vendor": "NVIDIA", "name": g.name, "memory_bytes": g.memory_bytes, "arch": g.arch} for g in host.gpus
         ],
     }
 
