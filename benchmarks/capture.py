@@ -302,10 +302,9 @@ def main() -> int:
         "peaks": peaks(),
         "families": families(),
     }
-    held = show(result)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    return 0 if held else 1
+    return 0 if show(result) else 1
 
 
 def _processor() -> str:
