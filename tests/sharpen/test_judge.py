@@ -65,6 +65,14 @@ def test_getting_better_is_never_a_loss(after):
     assert change.verdict == "kept"
 
 
+def test_where_lower_is_better_a_lower_metric_is_no_loss():
+    lower = found(1.0, {"error": 0.5}, {"error": 0.4})
+    higher = found(1.0, {"error": 0.4}, {"error": 0.5})
+    assert verdict(lower, metric="error", higher_is_better=False).verdict == "kept"
+    assert verdict(higher, metric="error", higher_is_better=False).verdict == "refused"
+    assert verdict(lower, metric="error").verdict == "refused"
+
+
 @pytest.mark.parametrize(
     ("verification", "speedup", "verdict_and_reason"),
     [

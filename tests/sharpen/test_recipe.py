@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from gnomon.core.errors import NotRunnable, UsageError
 from gnomon.sharpen import recipe as recipes_module
@@ -49,8 +50,13 @@ def test_a_combination_has_the_options_of_its_parts_under_their_names():
 def test_a_combination_applies_its_parts_from_left_to_right(tmp_path):
     given = program()
     before = given.step()[0]
-    options = {"recipe": "test-drifts+test-nothing", "artifacts": str(tmp_path), "test-drifts.amount": 2.0}
-    assert ((prepare(given, options).step()[0] - before - 2).abs() < 1e-6).all()
+    options = {"artifacts": str(tmp_path), "test-drifts.amount": 2.0}
+    torch.testing.assert_close(
+        prepare(given, {"recipe": "test-drifts+test-doubles", **options}).step()[0], (before + 2) * 2
+    )
+    torch.testing.assert_close(
+        prepare(given, {"recipe": "test-doubles+test-drifts", **options}).step()[0], before * 2 + 2
+    )
 
 
 def test_prepare_refuses_with_the_reason_what_does_not_apply(tmp_path):

@@ -10,7 +10,16 @@ from gnomon.sharpen.recipe import recipes
 from gnomon.spec.task import Model, Protocol, Quality, Task, Tensor
 from gnomon.workload.program import Program, TrainingStep, optimizer
 
-PLUGINS = ("test-explodes", "test-unable", "test-nan", "test-drifts", "test-reshapes", "test-nothing")
+PLUGINS = (
+    "test-explodes",
+    "test-unable",
+    "test-nan",
+    "test-drifts",
+    "test-reshapes",
+    "test-doubles",
+    "test-draws",
+    "test-watches",
+)
 
 
 def task(width=16, batch=4, **changes):
@@ -87,12 +96,28 @@ def _unable(program, options):
     raise NotRunnable("it takes a machine that nobody has")
 
 
+def _draw(program, options):
+    torch.rand(1)  # as a compiler does that draws random numbers in another order
+    return program
+
+
+def _watch(program, options):
+    def predict(inputs):
+        SEEN.append(inputs["input"])
+        return program.predict(inputs)
+
+    return replace(program, predict=predict)
+
+
 explodes = Plugin("test-explodes", _explode)
 unable = Plugin("test-unable", _unable)
 nan = Plugin("test-nan", _with_outputs(lambda out, options: out * float("nan")))
 drifts = Plugin("test-drifts", _with_outputs(lambda out, options: out + options["amount"]))
 reshapes = Plugin("test-reshapes", _with_outputs(lambda out, options: out[:, :-1]))
-nothing = Plugin("test-nothing", lambda program, options: program)
+doubles = Plugin("test-doubles", _with_outputs(lambda out, options: out * 2))
+draws = Plugin("test-draws", _draw)
+watches = Plugin("test-watches", _watch)
+SEEN: list[torch.Tensor] = []
 
 for _name in PLUGINS:
     recipes().add(_name, f"tests.sharpen.tiny:{_name.removeprefix('test-')}")
