@@ -27,7 +27,7 @@ _RESAMPLES = 1000
 
 
 def between_runs(traced: LevelRun, untraced: LevelRun) -> Interval:
-    """Median CPU time of the traced run over that of the untraced run, less 1: other processes, so other layouts."""
+    """Median CPU time of the traced calls over that of the run in which nothing was traced, less 1."""
     import numpy as np
 
     rng = np.random.default_rng(0)
