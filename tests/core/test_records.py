@@ -172,6 +172,20 @@ def test_every_json_schema_is_one(cls):
     jsonschema.Draft202012Validator.check_schema(json_schema(cls))
 
 
+@pytest.mark.parametrize("empty", [{"name": ""}, {"rings": []}, {"notes": {}}])
+def test_what_must_not_be_empty_must_not_be_empty_in_the_json_schema_either(empty):
+    fields = [
+        ("name", Annotated[str, NOT_EMPTY], "a"),
+        ("rings", Annotated[tuple[int, ...], NOT_EMPTY], (1,)),
+        ("notes", Annotated[Mapping[str, int], NOT_EMPTY], None),
+    ]
+    kind = dataclasses.make_dataclass("Kind", fields, frozen=True)
+    assert jsonschema.Draft202012Validator(json_schema(kind)).is_valid({"name": "a", "rings": [1], "notes": {"a": 1}})
+    assert not jsonschema.Draft202012Validator(json_schema(kind)).is_valid(empty)
+    with pytest.raises(StructureError, match="wanted a value that is not empty"):
+        structure(kind, empty)
+
+
 def test_two_classes_of_one_name_stay_apart_in_the_json_schema():
     one = dataclasses.make_dataclass("Part", [("a", int)], frozen=True)
     other = dataclasses.make_dataclass("Part", [("b", str)], frozen=True)

@@ -1,12 +1,16 @@
 import dataclasses
+import re
+import subprocess
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
 from gnomon.core.errors import DamagedData
 from gnomon.store import kinds
+from tests.store.build import python
 
 
 def leaf(kind: Any, path: list[str]) -> Any:
@@ -27,6 +31,18 @@ def leaf(kind: Any, path: list[str]) -> Any:
 @pytest.mark.parametrize("kind", kinds.RECORDS.names())
 def test_every_kind_is_read_by_the_class_of_that_name(kind):
     assert kinds.RECORDS.get(kind).__record__[0] == kind
+
+
+def test_every_record_that_the_code_defines_can_be_read_back():
+    source = Path(kinds.__file__).parents[1]
+    found = {kind for path in source.rglob("*.py") for kind in re.findall(r'^@record\("(.+?)"', path.read_text(), re.M)}
+    assert found == set(kinds.RECORDS)
+
+
+def test_no_record_needs_torch_to_be_read():
+    load = "from gnomon.store.kinds import RECORDS; [RECORDS.get(kind) for kind in RECORDS]"
+    code = f"import sys; {load}; print('torch' in sys.modules)"
+    assert subprocess.run(python(code), capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize(("kind", "column"), [(kind, column) for kind in kinds.HOT for column in kinds.HOT[kind]])

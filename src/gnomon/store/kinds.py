@@ -13,12 +13,17 @@ RECORDS = Registry(
     "kind of record",
     {
         "task": "gnomon.spec.task:Task",
+        "task-entry": "gnomon.spec.listing:Entry",
+        "lock": "gnomon.spec.lock:Lock",
         "opgraph": "gnomon.workload.graph:OpGraph",
+        "graph-diff": "gnomon.workload.diff:GraphDiff",
+        "memory-profile": "gnomon.workload.memory:MemoryProfile",
         "measurement": "gnomon.measure.record:Measurement",
         "comparison": "gnomon.measure.record:Comparison",
         "forecast": "gnomon.forecast.record:Forecast",
         "change": "gnomon.sharpen.record:Change",
         "device": "gnomon.devices.device:Device",
+        "host": "gnomon.devices.host:Host",
     },
 )
 
@@ -52,6 +57,7 @@ HOT: Mapping[str, Mapping[str, str]] = {
         "verdict": "verdict",
     },
     "device": {"device": "name"},
+    "host": {"device": "cpu"},
 }
 
 
