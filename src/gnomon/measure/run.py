@@ -37,7 +37,7 @@ from gnomon.spec.task import Task
 
 Progress = Callable[[str], None]
 
-_CALL_BUDGET_S = 1.5  # timed seconds per variant and session; a slow task gets fewer calls, not a longer run
+_CALL_BUDGET_S = 1.0  # timed seconds per variant and session; a slow task gets fewer calls, not a longer run
 _TRACED_CALLS = 20  # pairs of a traced and an untraced call: the ratio within a pair is far steadier than the times
 _PACKAGES = ("torch", "numpy", "transformers", "onnxruntime", "onnx", "safetensors")
 _BUSY = 0.9
@@ -105,7 +105,7 @@ def compare(
 ) -> Comparison:
     """Time variants of a task against the first of them, interleaved call by call in the same fresh processes.
 
-    calls: rounds per session, each variant once per round in random order (default: the task's protocol), at most 1.5 s
+    calls: rounds per session, each variant once per round in random order (default: the task's protocol), at most 1 s
     per variant. clock: the one whose per-session medians the ratios compare; CPU time is blind to other users of
     the machine, wall time is what a device or several threads need. A variant that fails is recorded with its reason
     and left out from then on.

@@ -82,7 +82,8 @@ class _Bracket(TorchDispatchMode):
 
 @cache
 def _is_composite(func: Any) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE)
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return has_kernel(func.name(), _COMPOSITE) and not has_kernel(func.name(), "CPU")
 
 
 def _shapes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Size]:
