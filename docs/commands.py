@@ -19,23 +19,23 @@ Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 cannot run here, 4 damage
 
 def page() -> str:
     """The whole page, as MyST."""
-    context = click.Context(main, info_name="gnomon")
+    context = click.Context(main, info_name="gnomon", **main.context_settings)
     parts = [HEAD]
     for name in main.list_commands(context):
         command = main.get_command(context, name)
         assert command is not None
-        parts += _sections(command, f"gnomon {name}")
+        parts += _sections(command, name, context)
     return "\n".join(parts)
 
 
-def _sections(command: click.Command, title: str) -> list[str]:
-    context = click.Context(command, info_name=title, terminal_width=100, max_content_width=100)
-    parts = [f"## {title}\n", f"```text\n{command.get_help(context)}\n```\n"]
+def _sections(command: click.Command, name: str, parent: click.Context) -> list[str]:
+    context = click.Context(command, parent, info_name=name, terminal_width=100, max_content_width=100)
+    parts = [f"## {context.command_path}\n", f"```text\n{command.get_help(context)}\n```\n"]
     if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            inner = command.get_command(context, name)
+        for inner_name in command.list_commands(context):
+            inner = command.get_command(context, inner_name)
             assert inner is not None
-            parts += _sections(inner, f"{title} {name}")
+            parts += _sections(inner, inner_name, context)
     return parts
 
 

@@ -32,6 +32,12 @@ def test_every_public_name_exists_and_is_documented():
         assert re.search(rf"\b{name}\b", page), f"docs/python.md does not mention {name}"
 
 
+def test_rooms_that_are_functions_can_be_called():
+    assert len(gnomon.devices()) >= 16
+    for room in (gnomon.devices, gnomon.forecast, gnomon.measure, gnomon.sharpen):
+        assert callable(room)
+
+
 def test_every_page_is_reachable_from_the_index():
     index = (ROOT / "docs" / "index.md").read_text("utf-8")
     for page in (ROOT / "docs").glob("*.md"):

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ def test_a_killed_writer_leaves_a_broken_run_and_its_results(store):
         run_id = writer.stdout.readline().strip()
         assert store.run(run_id).status == "running"  # a living writer is left alone
         writer.kill()
-        writer.stdout.read()  # closed by the kernel: dead, but not waited for
+        os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)  # dead, but not buried
         assert store.run(run_id).status == "broken"
     assert writer.returncode == -signal.SIGKILL
     assert store.load_all(run_id, "forecast") == [forecast()]
