@@ -171,7 +171,8 @@ def test_an_error_in_the_progress_callback_kills_the_child():
 def test_child_and_grandchild_die_when_their_caller_is_killed(how):
     inner = _python("progress(f\"{os.getpid()} {subprocess.Popen(['sleep', '600']).pid}\"); time.sleep(600)")
     outer = (
-        "import sys\nfrom gnomon.core.process import call\n"
+        "import signal, sys\nfrom gnomon.core.process import call\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background inherits 'ignore'
         f"call('builtins:exec', {inner!r}, timeout_s=600, on_progress=lambda text: print(text, flush=True))"
     )
     source = Path(errors.__file__).parents[2]

@@ -109,7 +109,7 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("cls", [Tree, *(RECORDS.get(kind) for kind in RECORDS.names())])
-@settings(max_examples=20)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_every_record_comes_back_from_json_equal_and_with_its_digest(cls, data):
     value = data.draw(values_of(cls))
