@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from gnomon.core.units import format_bytes
 from gnomon.devices.device import Device
-from gnomon.forecast.physics import Efficiency, Price, price, spread
+from gnomon.forecast.predictors import Physics, Predictor
+from gnomon.forecast.price import Efficiency, Price, spread
 from gnomon.forecast.record import Bound, Estimate, Forecast, OpForecast
 from gnomon.forecast.work import Work, works
 from gnomon.workload.graph import ITEM_BYTES, OpGraph
 from gnomon.workload.memory import peak
 
-PREDICTOR = "physics-1"
 # Time the host needs to issue one eager operator (Python, dispatcher, launch). Ours: PyTorch's own is 3-6 us on a fast
 # core, a Transformers module adds as much; a view stays on the host.
 DISPATCH_S = Efficiency(7e-6, 3e-6, 15e-6)
@@ -29,23 +29,37 @@ class _Timeline(NamedTuple):
 
 
 def forecast(
-    graph: OpGraph, device: Device, *, dtype: str | None = None, batch: int = 0, dims: Mapping[str, int] | None = None
+    graph: OpGraph,
+    device: Device,
+    *,
+    dtype: str | None = None,
+    batch: int = 0,
+    dims: Mapping[str, int] | None = None,
+    predictor: Predictor | None = None,
 ) -> Forecast:
     """How long one step of `graph` takes on `device`, with a 90 % interval and what bounds every operator.
 
     dtype: price floating-point work in this dtype instead of the graph's own. batch, dims: sizes the graph was captured
-    at, copied into the record. Raises UsageError when the device cannot compute in a precision that the graph needs.
+    at, copied into the record. predictor: ours when not given. Raises UsageError when the device cannot compute in a
+    precision that the graph needs.
     For many devices make one `Forecaster`.
     """
-    return Forecaster(graph, dtype=dtype, batch=batch, dims=dims).on(device)
+    return Forecaster(graph, dtype=dtype, batch=batch, dims=dims, predictor=predictor).on(device)
 
 
 class Forecaster:
     """One graph on many devices: what does not depend on the device is worked out once. Arguments as for `forecast`."""
 
     def __init__(
-        self, graph: OpGraph, *, dtype: str | None = None, batch: int = 0, dims: Mapping[str, int] | None = None
+        self,
+        graph: OpGraph,
+        *,
+        dtype: str | None = None,
+        batch: int = 0,
+        dims: Mapping[str, int] | None = None,
+        predictor: Predictor | None = None,
     ) -> None:
+        self._predictor = predictor or Physics()
         self._graph, self._dtype, self._batch, self._dims = graph, dtype, batch, dict(dims or {})
         self._demands = works(graph, dtype)
         self._is_view = [work.category == "view" for work in self._demands]
@@ -55,7 +69,7 @@ class Forecaster:
     def on(self, device: Device) -> Forecast:
         """The forecast for one device. Raises UsageError when it lacks a precision that the graph needs."""
         demands, is_view = self._demands, self._is_view
-        prices = [price(work, device) for work in demands]
+        prices = self._predictor.prices(demands, device)
         total = _total(device, [p.time for p in prices], [w.category for w in demands], is_view)
         shares = _bound_shares(device, prices, is_view)
         main = _main_precision(demands, device)
@@ -67,7 +81,7 @@ class Forecaster:
             task=self._graph.name,
             graph_digest=self._digest,
             device=device.name,
-            predictor=PREDICTOR,
+            predictor=self._predictor.name,
             dtype=self._dtype or main,
             mode=self._graph.mode,
             batch=self._batch,

@@ -14,7 +14,7 @@ Phase = Literal["forward", "backward", "optimizer"]
 Role = Literal["parameter", "buffer", "input", "activation", "gradient", "optimizer_state", "constant"]
 Category = Literal[
     "matmul", "convolution", "attention", "normalization", "softmax", "elementwise", "reduction", "gather",
-    "copy", "view", "random", "optimizer", "pooling", "sort", "unknown",
+    "copy", "view", "random", "optimizer", "pooling", "sort", "collective", "unknown",
 ]  # fmt: skip
 
 ITEM_BYTES: Mapping[str, int] = {

@@ -1,10 +1,10 @@
-"""Time of one operator from a device's data sheet alone: roofline, achieved efficiency, waves of tiles, launch floor.
+"""Time of one operator on a GPU from its data sheet alone: roofline, achieved efficiency, waves of tiles, launch floor.
 
 t = ((t_c / (e_c q))^p + (t_m / e_m)^p)^(1/p) + t_0 with t_c = FLOP / peak, t_m = bytes / bandwidth, p = 4: near the
 ridge the two limits add up partly. q is the share of the device that whole waves of tiles keep busy; the idea of
 pricing by tile and wave is NeuSight's (ASPLOS 2025), trying every candidate tile and taking the best is ours.
 
-The efficiencies are medians and outer quantiles over public data (`benchmarks/physics_constants.py` prints them):
+The efficiencies are medians and outer quantiles over public data:
 NeuSight's fp32 kernels on seven GPUs and aiconfigurator's bf16 kernels on three. Where neither has data the
 constant is ours and its interval wide. They are not fitted per device: a device is only its data sheet.
 """
@@ -13,16 +13,9 @@ import math
 from typing import NamedTuple
 
 from gnomon.devices.device import Device
+from gnomon.forecast.price import Efficiency, Price
 from gnomon.forecast.record import Bound, Estimate
 from gnomon.forecast.work import MatmulShape, Work
-
-
-class Efficiency(NamedTuple):
-    """Share of a peak that kernels reach: what to expect, and the range that nine in ten lie in."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Constants(NamedTuple):
@@ -45,24 +38,10 @@ GPU: dict[str, Constants] = {
     "softmax": Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.55, 0.28, 0.75)),
     "normalization": Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.50, 0.36, 0.75)),
 }
-CPU: dict[str, Constants] = {
-    "matmul": Constants(Efficiency(0.80, 0.40, 1.0), Efficiency(0.85, 0.40, 1.0)),
-    "convolution": Constants(Efficiency(0.60, 0.25, 1.0), Efficiency(0.60, 0.30, 1.0)),
-    "attention": Constants(Efficiency(0.45, 0.20, 0.9), Efficiency(0.60, 0.30, 1.0)),
-}
 LAUNCH_FLOOR_S = Efficiency(2.5e-6, 1.5e-6, 6e-6)  # least time of a kernel on a GPU, launch path excluded
-CACHED = Efficiency(3.0, 1.0, 8.0)  # ours: how much faster than from memory a CPU reads what its last cache holds
 _P = 4
 _TILES = ((256, 128), (128, 128), (128, 64), (64, 64), (64, 32), (32, 32))
 _TILE_OVERHEAD = 8  # a tile of a x b moves a + b operands for a b products: small tiles feed the units less well
-
-
-class Price(NamedTuple):
-    """seconds on the device with its range, what bounds it, and the share by which waves and padding slow it."""
-
-    time: Estimate
-    bound: Bound
-    occupancy: float
 
 
 def price(work: Work, device: Device) -> Price:
@@ -72,38 +51,27 @@ def price(work: Work, device: Device) -> Price:
     """
     if work.category == "view":
         return Price(Estimate(0.0, 0.0, 0.0), "launch", 1.0)
-    constants = (CPU if device.kind == "cpu" else GPU).get(work.category, _ANY)
+    constants = GPU.get(work.category, _ANY)
     occupancy = _occupancy(work.matmul, device)
     compute_s = (work.flop or 0.0) / _peak(work, device)
     memory_s = work.moved_bytes / device.memory_bandwidth_b_s.value
-    cached = _is_cached(work, device)
-    floor = Efficiency(0.0, 0.0, 0.0) if device.kind == "cpu" else LAUNCH_FLOOR_S
 
-    def seconds(compute: float, memory: float, cache: float, start: float) -> float:
-        memory = memory * cache if cached else memory
+    def seconds(compute: float, memory: float, start: float) -> float:
         arithmetic = max(compute_s / (compute * occupancy), compute_s)  # never faster than the peak
         traffic = memory_s / memory
         return float((arithmetic**_P + traffic**_P) ** (1 / _P)) + start
 
     c, m = constants
-    value = seconds(c.value, m.value, CACHED.value, floor.value)
-    low = seconds(c.high, m.high, CACHED.high, floor.low)
-    high = seconds(c.low, m.low, CACHED.low, floor.high)
+    value = seconds(c.value, m.value, LAUNCH_FLOOR_S.value)
+    low = seconds(c.high, m.high, LAUNCH_FLOOR_S.low)
+    high = seconds(c.low, m.low, LAUNCH_FLOOR_S.high)
     if work.flop is None:
         return Price(Estimate(value, low, 10 * high), "unknown", occupancy)
-    if value < 2 * floor.value:
+    if value < 2 * LAUNCH_FLOOR_S.value:
         bound: Bound = "launch"
     else:
-        traffic_s = memory_s / (m.value * (CACHED.value if cached else 1.0))
-        bound = "compute" if compute_s / (c.value * occupancy) >= traffic_s else "memory"
+        bound = "compute" if compute_s / (c.value * occupancy) >= memory_s / m.value else "memory"
     return Price(Estimate(value, low, high), bound, occupancy)
-
-
-def spread(time: Estimate) -> float:
-    """Standard deviation of the logarithm of a time whose range holds nine in ten."""
-    if time.value_s <= 0 or time.low_s <= 0:
-        return 0.0
-    return math.log(time.high_s / time.low_s) / (2 * 1.645)
 
 
 def _peak(work: Work, device: Device) -> float:
@@ -114,14 +82,9 @@ def _peak(work: Work, device: Device) -> float:
     return device.vector("float32" if work.precision in ("float8", "int8") else work.precision)
 
 
-def _is_cached(work: Work, device: Device) -> bool:
-    cache = device.cache_bytes
-    return device.kind == "cpu" and cache is not None and work.moved_bytes < cache.value / 2
-
-
 def _occupancy(shape: MatmulShape | None, device: Device) -> float:
     """Share of the device's arithmetic that a matrix product keeps useful under its best tile, in (0, 1]."""
-    if shape is None or device.kind == "cpu":
+    if shape is None:
         return 1.0
     units, best = device.units.value, 0.0
     for a, b in _TILES:

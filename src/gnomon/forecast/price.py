@@ -1,0 +1,29 @@
+"""What pricing an operator yields, whichever model of the device did it."""
+
+import math
+from typing import NamedTuple
+
+from gnomon.forecast.record import Bound, Estimate
+
+
+class Efficiency(NamedTuple):
+    """Share of a peak that kernels reach: what to expect, and the range that nine in ten lie in."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Price(NamedTuple):
+    """seconds on the device with its range, what bounds it, and the share by which waves and padding slow it."""
+
+    time: Estimate
+    bound: Bound
+    occupancy: float = 1.0
+
+
+def spread(time: Estimate) -> float:
+    """Standard deviation of the logarithm of a time whose range holds nine in ten."""
+    if time.value_s <= 0 or time.low_s <= 0:
+        return 0.0
+    return math.log(time.high_s / time.low_s) / (2 * 1.645)
