@@ -1,6 +1,7 @@
 """What an operator asks of a device: the features from which physics prices it. Device-independent, torch-free."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,14 +23,38 @@ class MatmulShape:
 
 
 @dataclass(frozen=True, slots=True)
+class ConvolutionShape:
+    """One convolution, whichever of its three products runs. inputs, outputs: channels of one group.
+
+    kernel, pixels, source: elements of the window, of one output image and of one input image.
+    """
+
+    batch: int
+    groups: int
+    inputs: int
+    outputs: int
+    kernel: int
+    pixels: int
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
-    """One operator's demand. precision: that of its arithmetic; flop None: no cost rule knows the operator."""
+    """One operator's demand. precision: that of its arithmetic; flop None: no cost rule knows the operator.
+
+    operator: 'add' of 'aten.add.Tensor', in place or not; 'contiguous' for a clone that changes the order in memory.
+    written_bytes: the part of moved_bytes that is written. fresh_bytes: memory that the operator had to allocate.
+    """
 
     category: Category
     precision: str
     flop: float | None
     moved_bytes: float
     matmul: MatmulShape | None = None
+    operator: str = ""
+    written_bytes: float = 0.0
+    fresh_bytes: float = 0.0
+    convolution: ConvolutionShape | None = None
 
 
 def works(graph: OpGraph, dtype: str | None = None) -> list[Work]:
@@ -40,10 +65,13 @@ def works(graph: OpGraph, dtype: str | None = None) -> list[Work]:
     """
     if dtype is not None and dtype not in PRECISIONS:
         raise UsageError(f"wanted a dtype out of {', '.join(PRECISIONS)}; got {dtype!r}")
-    return [_work(op, graph, dtype) for op in graph.ops]
+    fresh: dict[int, int] = defaultdict(int)
+    for storage in graph.storages:
+        fresh[storage.born] += storage.bytes
+    return [_work(op, graph, dtype, fresh.get(i, 0)) for i, op in enumerate(graph.ops)]
 
 
-def _work(op: Op, graph: OpGraph, dtype: str | None) -> Work:
+def _work(op: Op, graph: OpGraph, dtype: str | None, fresh_bytes: float) -> Work:
     own = next((graph.tensors[i].dtype for i in (*op.inputs, *op.outputs) if graph.tensors[i].dtype in _FLOATS), None)
     precision, scale = own or "float32", 1.0
     if own is None and any(graph.tensors[i].dtype in ("int8", "uint8") for i in op.inputs):
@@ -52,8 +80,24 @@ def _work(op: Op, graph: OpGraph, dtype: str | None) -> Work:
         precision, scale = dtype, ITEM_BYTES[dtype] / ITEM_BYTES[own]
     elif precision.startswith("float8"):
         precision = "float8"
-    shape = _matmul_shape([graph.tensors[i].shape for i in op.inputs]) if op.category == "matmul" else None
-    return Work(op.category, precision, op.flop, op.moved_bytes * scale, shape)
+    return Work(
+        op.category,
+        precision,
+        op.flop,
+        op.moved_bytes * scale,
+        matmul=_matmul_shape(graph.shapes(op.inputs)) if op.category == "matmul" else None,
+        operator=_operator(op),
+        written_bytes=op.written_bytes * scale,
+        fresh_bytes=fresh_bytes * scale,
+        convolution=_convolution_shape(op, graph) if op.category == "convolution" else None,
+    )
+
+
+def _operator(op: Op) -> str:
+    name = op.name.removeprefix("aten.").partition(".")[0]
+    if name == "clone" and op.attributes.get("memory_format") == "contiguous_format":
+        return "contiguous"
+    return name if name.startswith("_") else name.removesuffix("_")
 
 
 def _matmul_shape(shapes: Sequence[tuple[int, ...]]) -> MatmulShape | None:
@@ -67,3 +111,23 @@ def _matmul_shape(shapes: Sequence[tuple[int, ...]]) -> MatmulShape | None:
     if k != k_other or math.prod(batch) * m * n * k == 0:
         return None
     return MatmulShape(math.prod(batch), m, n, k)
+
+
+def _convolution_shape(op: Op, graph: OpGraph) -> ConvolutionShape | None:
+    """From (input, weight) -> output, or backward from (gradient of the output, input, weight)."""
+    shapes = graph.shapes(op.inputs)
+    if op.name.removeprefix("aten.").startswith("convolution_backward"):
+        if len(shapes) < 3:
+            return None
+        output, source, weight = shapes[:3]
+    elif len(shapes) >= 2 and op.outputs:
+        (source, weight), output = shapes[:2], graph.tensors[op.outputs[0]].shape
+    else:
+        return None
+    if min(len(output), len(source), len(weight)) < 3 or 0 in (*output, *source, *weight):
+        return None
+    groups = int(op.attributes.get("groups", 1))
+    first, second = weight[0], weight[1]
+    inputs, outputs = (first // groups, second) if op.attributes.get("transposed") else (second, first // groups)
+    pixels, points = math.prod(output[2:]), math.prod(source[2:])
+    return ConvolutionShape(output[0], groups, inputs, outputs, math.prod(weight[2:]), pixels, points)
