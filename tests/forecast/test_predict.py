@@ -117,3 +117,30 @@ def test_a_view_costs_the_host_but_not_the_device():
 def test_a_forecast_survives_the_store():
     result = forecast(matmul_graph(layers=2), device(), batch=2, dims={"B": 2})
     assert from_json(to_json(result), Forecast) == result
+
+
+def test_a_cuda_graph_is_launched_once_and_a_compiled_wrapper_faster_than_eager():
+    small = stream_graph(elements=16, count=1000)
+    eager, compiled, replayed = (
+        forecast(small, device(), host=host).total for host in ("eager", "compiled", "cuda-graph")
+    )
+    kernels_s = sum(op.time.value_s for op in forecast(small, device()).ops)
+    assert compiled.value_s < 0.7 * eager.value_s
+    assert replayed.value_s == pytest.approx(kernels_s, rel=0.02)
+    assert replayed.low_s < replayed.value_s < replayed.high_s
+
+
+def test_a_cpu_has_no_cuda_graphs():
+    with pytest.raises(UsageError, match="round is a CPU, which has no CUDA graphs"):
+        forecast(stream_graph(), device(kind="cpu"), host="cuda-graph")
+
+
+def test_a_host_nobody_knows_is_refused():
+    with pytest.raises(UsageError, match="wanted a host out of eager, compiled, cuda-graph; got 'lazy'"):
+        forecast(stream_graph(), device(), host="lazy")
+
+
+def test_the_energy_of_a_step_is_bound_by_the_power_limit_where_one_is_known():
+    known, unknown = forecast(matmul_graph(), device(tdp_w=300.0)), forecast(matmul_graph(), device())
+    assert known.energy_bound_j == pytest.approx(300 * known.total.value_s)
+    assert unknown.energy_bound_j is None

@@ -5,11 +5,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from gnomon.core.errors import UsageError
 from gnomon.core.units import format_bytes
 from gnomon.devices.device import Device
 from gnomon.forecast.predictors import Physics, Predictor
 from gnomon.forecast.price import Efficiency, Price, spread
-from gnomon.forecast.record import Bound, Estimate, Forecast, OpForecast
+from gnomon.forecast.record import Bound, Estimate, Forecast, Host, OpForecast
 from gnomon.forecast.work import Work, works
 from gnomon.workload.graph import ITEM_BYTES, OpGraph
 from gnomon.workload.memory import peak
@@ -18,6 +19,24 @@ from gnomon.workload.memory import peak
 # core, a Transformers module adds as much; a view stays on the host.
 DISPATCH_S = Efficiency(7e-6, 3e-6, 15e-6)
 VIEW_S = Efficiency(2e-6, 1e-6, 4e-6)
+
+
+class Launching(NamedTuple):
+    """Host time of one kernel, of one view, and of one step before its first kernel."""
+
+    kernel: Efficiency
+    view: Efficiency
+    step: Efficiency
+
+
+_NOTHING = Efficiency(0.0, 0.0, 0.0)
+# Ours, from the order of magnitude of public traces. A compiled wrapper has no dispatcher, but checks its guards once a
+# step. A CUDA graph is launched once; the device then starts its kernels by itself, about one a microsecond.
+LAUNCHING: Mapping[Host, Launching] = {
+    "eager": Launching(DISPATCH_S, VIEW_S, _NOTHING),
+    "compiled": Launching(Efficiency(4e-6, 2e-6, 8e-6), _NOTHING, Efficiency(15e-6, 5e-6, 40e-6)),
+    "cuda-graph": Launching(Efficiency(1e-6, 0.5e-6, 2e-6), _NOTHING, Efficiency(10e-6, 5e-6, 30e-6)),
+}
 # What is common to all operators of a device (clocks under a power limit, library versions) does not average out.
 SHARED_SPREAD = 0.22
 _NINE_IN_TEN = 1.645
@@ -36,15 +55,17 @@ def forecast(
     batch: int = 0,
     dims: Mapping[str, int] | None = None,
     predictor: Predictor | None = None,
+    host: Host = "eager",
 ) -> Forecast:
     """How long one step of `graph` takes on `device`, with a 90 % interval and what bounds every operator.
 
     dtype: price floating-point work in this dtype instead of the graph's own. batch, dims: sizes the graph was captured
-    at, copied into the record. predictor: ours when not given. Raises UsageError when the device cannot compute in a
-    precision that the graph needs.
+    at, copied into the record. predictor: ours when not given. host: how kernels are launched; a compiled step also
+    wants a fused graph (`forecast.fusion`). Raises UsageError when the device cannot compute in a precision that the
+    graph needs, or has no CUDA graphs.
     For many devices make one `Forecaster`.
     """
-    return Forecaster(graph, dtype=dtype, batch=batch, dims=dims, predictor=predictor).on(device)
+    return Forecaster(graph, dtype=dtype, batch=batch, dims=dims, predictor=predictor, host=host).on(device)
 
 
 class Forecaster:
@@ -58,10 +79,16 @@ class Forecaster:
         batch: int = 0,
         dims: Mapping[str, int] | None = None,
         predictor: Predictor | None = None,
+        host: Host = "eager",
     ) -> None:
-        self._predictor = predictor or Physics()
+        if host not in LAUNCHING:
+            raise UsageError(f"wanted a host out of {', '.join(LAUNCHING)}; got {host!r}")
+        self._predictor, self._host = predictor or Physics(), host
         self._graph, self._dtype, self._batch, self._dims = graph, dtype, batch, dict(dims or {})
         self._demands = works(graph, dtype)
+        self._distinct = list(
+            dict.fromkeys(self._demands)
+        )  # the layers of a model are alike: each demand is priced once
         self._is_view = [work.category == "view" for work in self._demands]
         self._digest, self._flop, self._unknown = graph.digest, graph.flop, graph.unknown
         self._peak_bytes = peak(graph).peak_bytes * _float_scale(graph, dtype)
@@ -69,9 +96,13 @@ class Forecaster:
     def on(self, device: Device) -> Forecast:
         """The forecast for one device. Raises UsageError when it lacks a precision that the graph needs."""
         demands, is_view = self._demands, self._is_view
-        prices = self._predictor.prices(demands, device)
-        total = _total(device, [p.time for p in prices], [w.category for w in demands], is_view)
-        shares = _bound_shares(device, prices, is_view)
+        if self._host == "cuda-graph" and device.kind == "cpu":
+            raise UsageError(f"{device.name} is a CPU, which has no CUDA graphs; leave out --cuda-graph")
+        launching = LAUNCHING[self._host]
+        by_demand = dict(zip(self._distinct, self._predictor.prices(self._distinct, device), strict=True))
+        prices = [by_demand[work] for work in demands]
+        total = _total(device, [p.time for p in prices], [w.category for w in demands], is_view, launching)
+        shares = _bound_shares(device, prices, is_view, launching)
         main = _main_precision(demands, device)
         capacity = device.memory_bytes.value
         warnings = [f"{n} x {name}: no cost rule; counted as memory traffic" for name, n in self._unknown.items()]
@@ -100,12 +131,16 @@ class Forecaster:
             fits=self._peak_bytes <= capacity,
             unknown_ops=self._unknown,
             warnings=tuple(warnings),
+            host=self._host,
+            energy_bound_j=device.tdp_w.value * total.value_s if device.tdp_w is not None else None,
         )
 
 
-def _bound_shares(device: Device, prices: Sequence[Price], is_view: Sequence[bool]) -> dict[Bound, float]:
+def _bound_shares(
+    device: Device, prices: Sequence[Price], is_view: Sequence[bool], launching: Launching
+) -> dict[Bound, float]:
     """Share of the step by what limits it; time in which the device waits for the host is the launch's."""
-    timeline = _run(device, [p.time.value_s for p in prices], is_view, DISPATCH_S.value, VIEW_S.value)
+    timeline = _run(device, [p.time.value_s for p in prices], is_view, *(e.value for e in launching))
     seconds: dict[Bound, float] = defaultdict(float)
     for p in prices:
         seconds[p.bound] += p.time.value_s
@@ -114,7 +149,13 @@ def _bound_shares(device: Device, prices: Sequence[Price], is_view: Sequence[boo
     return {name: value / whole for name, value in sorted(seconds.items()) if value > 0}
 
 
-def _total(device: Device, times: Sequence[Estimate], categories: Sequence[str], is_view: Sequence[bool]) -> Estimate:
+def _total(
+    device: Device,
+    times: Sequence[Estimate],
+    categories: Sequence[str],
+    is_view: Sequence[bool],
+    launching: Launching,
+) -> Estimate:
     """The step and its interval: errors of one category go together, those of different categories do not."""
     by_category: dict[str, list[Estimate]] = defaultdict(list)
     for time, category in zip(times, categories, strict=True):
@@ -127,28 +168,36 @@ def _total(device: Device, times: Sequence[Estimate], categories: Sequence[str],
             variance += (sums.value_s / device_s * spread(sums)) ** 2
     factor = math.exp(_NINE_IN_TEN * math.sqrt(variance))
 
-    def run(scale: float, dispatch_s: float, view_s: float) -> float:
-        return _run(device, [t.value_s * scale for t in times], is_view, dispatch_s, view_s).total_s
+    def run(scale: float, end: str) -> float:
+        return _run(device, [t.value_s * scale for t in times], is_view, *(getattr(e, end) for e in launching)).total_s
 
     least = math.fsum(t.low_s for t in times)  # not even every operator at its best goes below
     return Estimate(
-        run(1.0, DISPATCH_S.value, VIEW_S.value),
-        max(run(1 / factor, DISPATCH_S.low, VIEW_S.low), least),
-        run(factor, DISPATCH_S.high, VIEW_S.high),
+        run(1.0, "value"),
+        max(run(1 / factor, "low"), least),
+        run(factor, "high"),
     )
 
 
 def _run(
-    device: Device, device_s: Sequence[float], is_view: Sequence[bool], dispatch_s: float, view_s: float
+    device: Device,
+    device_s: Sequence[float],
+    is_view: Sequence[bool],
+    dispatch_s: float,
+    view_s: float,
+    step_s: float,
 ) -> _Timeline:
     """Two queues: the host issues in order and never waits; the device starts a kernel when both are ready.
 
     On a CPU the host is the device, and the two times add up.
     """
-    host, end, waiting = 0.0, 0.0, 0.0
+    if not device_s:
+        return _Timeline(0.0, 0.0)
+    on_cpu = device.kind == "cpu"
+    host, end, waiting = step_s, step_s if on_cpu else 0.0, step_s if on_cpu else 0.0
     for seconds, view in zip(device_s, is_view, strict=True):
         issue = view_s if view else dispatch_s
-        if device.kind == "cpu":
+        if on_cpu:
             end += issue + seconds
             waiting += issue
             continue

@@ -7,6 +7,9 @@ from typing import Literal
 from gnomon.core.records import record
 
 Bound = Literal["compute", "memory", "launch", "communication", "unknown"]
+Host = Literal[
+    "eager", "compiled", "cuda-graph"
+]  # how the host launches: one by one, by a compiled wrapper, all at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Forecast:
 
     total: one step. bound_shares: share of the device time by what limits it. peak_memory_bytes: parameters, gradients,
     optimizer state and activations; allocator slack and library workspaces are not in it. mfu: FLOP over time x peak.
+    energy_bound_j: power limit times the expected time of all devices of the step, None where no limit is known.
     """
 
     task: str
@@ -59,3 +63,5 @@ class Forecast:
     fits: bool
     unknown_ops: Mapping[str, int]
     warnings: tuple[str, ...]
+    host: Host = "eager"
+    energy_bound_j: float | None = None
