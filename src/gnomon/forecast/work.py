@@ -5,11 +5,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gnomon.core.errors import UsageError
+from gnomon.forecast.dtypes import CASTABLE, CASTS, Cast, cast
 from gnomon.workload.graph import ITEM_BYTES, Category, Op, OpGraph
 
 _FLOATS = {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"}
-PRECISIONS = ("float64", "float32", "float16", "bfloat16")
+PRECISIONS = tuple(CASTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Work:
 
     operator: 'add' of 'aten.add.Tensor', in place or not; 'contiguous' for a clone that changes the order in memory.
     written_bytes: the part of moved_bytes that is written. fresh_bytes: memory that the operator had to allocate.
+    weight_bytes: the part of moved_bytes that is the parameters of a matrix product.
     """
 
     category: Category
@@ -55,42 +56,51 @@ class Work:
     written_bytes: float = 0.0
     fresh_bytes: float = 0.0
     convolution: ConvolutionShape | None = None
+    weight_bytes: float = 0.0
 
 
 def works(graph: OpGraph, dtype: str | None = None) -> list[Work]:
     """The demand of every operator of the graph, in order.
 
-    dtype: run the floating-point operators that are float32, float16 or bfloat16 in this dtype instead; their traffic
-    scales with the size of an element. Raises UsageError for a dtype that is none of `PRECISIONS`.
+    dtype: run the floating-point operators that are float32, float16 or bfloat16 in this dtype instead, as
+    `dtypes.CASTS` says; their traffic scales with the size of an element. Raises UsageError for any other dtype.
     """
-    if dtype is not None and dtype not in PRECISIONS:
-        raise UsageError(f"wanted a dtype out of {', '.join(PRECISIONS)}; got {dtype!r}")
+    how = None if dtype is None else cast(dtype)
     fresh: dict[int, int] = defaultdict(int)
     for storage in graph.storages:
         fresh[storage.born] += storage.bytes
-    return [_work(op, graph, dtype, fresh.get(i, 0)) for i, op in enumerate(graph.ops)]
+    return [_work(op, graph, how, fresh.get(i, 0)) for i, op in enumerate(graph.ops)]
 
 
-def _work(op: Op, graph: OpGraph, dtype: str | None, fresh_bytes: float) -> Work:
+def _work(op: Op, graph: OpGraph, how: Cast | None, fresh_bytes: float) -> Work:
     own = next((graph.tensors[i].dtype for i in (*op.inputs, *op.outputs) if graph.tensors[i].dtype in _FLOATS), None)
-    precision, scale = own or "float32", 1.0
+    precision, scale, read_scale = own or "float32", 1.0, 1.0
     if own is None and any(graph.tensors[i].dtype in ("int8", "uint8") for i in op.inputs):
         precision = "int8"
-    elif dtype is not None and own in ("float32", "float16", "bfloat16"):
-        precision, scale = dtype, ITEM_BYTES[dtype] / ITEM_BYTES[own]
+    elif how is not None and own in CASTABLE:
+        precision, scale, read_scale = how.precision(op), ITEM_BYTES[how.rest] / ITEM_BYTES[own], how.read_scale(op)
     elif precision.startswith("float8"):
         precision = "float8"
     return Work(
         op.category,
         precision,
         op.flop,
-        op.moved_bytes * scale,
+        (op.read_bytes * read_scale + op.written_bytes) * scale,
         matmul=_matmul_shape(graph.shapes(op.inputs)) if op.category == "matmul" else None,
         operator=_operator(op),
         written_bytes=op.written_bytes * scale,
         fresh_bytes=fresh_bytes * scale,
         convolution=_convolution_shape(op, graph) if op.category == "convolution" else None,
+        weight_bytes=_weight_bytes(op, graph) * scale * read_scale,
     )
+
+
+def _weight_bytes(op: Op, graph: OpGraph) -> float:
+    """Parameters with two or more axes among a product's operands; a bias stays as it is whatever the weights become."""
+    if op.category != "matmul":
+        return 0.0
+    taken = [graph.tensors[i] for i in dict.fromkeys(op.inputs)]
+    return min(op.read_bytes, sum(t.bytes for t in taken if t.role == "parameter" and len(t.shape) >= 2))
 
 
 def _operator(op: Op) -> str:
