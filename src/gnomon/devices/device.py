@@ -27,6 +27,7 @@ class Device:
     vector_flop_s: the same for the ordinary lanes, which elementwise work runs on; falls back to float32's peak.
     memory_bytes, memory_bandwidth_b_s: device memory. units: streaming multiprocessors, compute units or cores.
     clock_hz: boost clock. cache_bytes: last-level cache. link_b_s: to a peer, one direction. tdp_w: power limit.
+    process_m: what the maker calls the lithography (12e-9 for 12 nm), from which energy per operation is estimated.
     sources: key -> a citation that a person can look up.
     """
 
@@ -42,6 +43,7 @@ class Device:
     cache_bytes: Quantity | None = None
     link_b_s: Quantity | None = None
     tdp_w: Quantity | None = None
+    process_m: Quantity | None = None
     vector_flop_s: Mapping[str, Quantity] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -25,6 +25,7 @@ PHYSICAL = {
     "cache_bytes": Range(1e4, 1e11, "bytes"),
     "link_b_s": Range(1e8, 1e14, "bytes per second, one direction"),
     "tdp_w": Range(1, 1e4, "watts"),
+    "process_m": Range(5e-10, 1e-6, "metres"),
 }
 PEAK = Range(1e8, 1e18, "operations per second")
 
