@@ -104,6 +104,7 @@ def _show(device: "Device") -> None:
         ("cache", device.cache_bytes, "bytes"),
         ("link, one way", device.link_b_s, "B/s"),
         ("power limit", device.tdp_w, "W"),
+        ("process", device.process_m, "m"),
     ):
         if fact is not None:
             row(label, fact, format_bytes(fact.value) if unit == "bytes" else format_count(fact.value, unit))
