@@ -8,11 +8,12 @@ from typing import NamedTuple
 from gnomon.core.errors import UsageError
 from gnomon.core.units import format_bytes
 from gnomon.devices.device import Device
+from gnomon.forecast.dtypes import resized
 from gnomon.forecast.predictors import Physics, Predictor
 from gnomon.forecast.price import Efficiency, Price, spread
 from gnomon.forecast.record import Bound, Estimate, Forecast, Host, OpForecast
 from gnomon.forecast.work import Work, works
-from gnomon.workload.graph import ITEM_BYTES, OpGraph
+from gnomon.workload.graph import OpGraph
 from gnomon.workload.memory import peak
 
 # Time the host needs to issue one eager operator (Python, dispatcher, launch). Ours: PyTorch's own is 3-6 us on a fast
@@ -91,7 +92,7 @@ class Forecaster:
         )  # the layers of a model are alike: each demand is priced once
         self._is_view = [work.category == "view" for work in self._demands]
         self._digest, self._flop, self._unknown = graph.digest, graph.flop, graph.unknown
-        self._peak_bytes = peak(graph).peak_bytes * _float_scale(graph, dtype)
+        self._peak_bytes = peak(resized(graph, dtype)).peak_bytes
 
     def on(self, device: Device) -> Forecast:
         """The forecast for one device. Raises UsageError when it lacks a precision that the graph needs."""
@@ -215,13 +216,3 @@ def _main_precision(demands: Sequence[Work], device: Device) -> str:
         totals[work.precision] += work.flop or 0.0
     main = max(totals, key=lambda name: totals[name]) if totals else "float32"
     return main if main in device.peak_flop_s else "float32"
-
-
-def _float_scale(graph: OpGraph, dtype: str | None) -> float:
-    """How much a change of dtype shrinks the memory that floats take."""
-    if dtype is None:
-        return 1.0
-    floats = {"float32", "float16", "bfloat16"}
-    before = math.fsum(t.bytes for t in graph.tensors)
-    after = math.fsum(t.elements * ITEM_BYTES[dtype] if t.dtype in floats else t.bytes for t in graph.tensors)
-    return after / before if before else 1.0

@@ -96,7 +96,7 @@ def _work(op: Op, graph: OpGraph, how: Cast | None, fresh_bytes: float) -> Work:
 
 
 def _weight_bytes(op: Op, graph: OpGraph) -> float:
-    """Parameters with two or more axes among a product's operands; a bias stays as it is whatever the weights become."""
+    """Parameters with two or more axes among a product's operands; a bias is no weight."""
     if op.category != "matmul":
         return 0.0
     taken = [graph.tensors[i] for i in dict.fromkeys(op.inputs)]
