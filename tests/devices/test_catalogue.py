@@ -316,5 +316,11 @@ def test_the_figures_agree_with_a_public_table_of_systems():
         assert device.tdp_w.value == float(row["tdp_w"])
         assert device.link_b_s is not None
         assert device.link_b_s.value == float(row["intra_node_gbs"]) * 1e9, row["system"]
+        assert device.pcie_b_s is not None
+        assert device.pcie_b_s.value == float(row["pcie_gbs"]) * 1e9, row["system"]
+        assert device.network_b_s is not None
+        assert device.network_b_s.value == float(row["inter_node_gbs"]) * 1e9, row["system"]
+        assert device.node_size is not None
+        assert device.node_size.value == float(row["gpus_per_node"]), row["system"]
         seen += 1
     assert seen == len(ours)

@@ -103,6 +103,9 @@ def _show(device: "Device") -> None:
         ("clock", device.clock_hz, "Hz"),
         ("cache", device.cache_bytes, "bytes"),
         ("link, one way", device.link_b_s, "B/s"),
+        ("host, one way", device.pcie_b_s, "B/s"),
+        ("network, one way", device.network_b_s, "B/s"),
+        ("node", device.node_size, "devices"),
         ("power limit", device.tdp_w, "W"),
         ("process", device.process_m, "m"),
     ):

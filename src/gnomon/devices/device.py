@@ -26,7 +26,9 @@ class Device:
     peak_flop_s: dense multiply-add peak by precision, the fastest unit that can (tensor or matrix cores), FLOP/s.
     vector_flop_s: the same for the ordinary lanes, which elementwise work runs on; falls back to float32's peak.
     memory_bytes, memory_bandwidth_b_s: device memory. units: streaming multiprocessors, compute units or cores.
-    clock_hz: boost clock. cache_bytes: last-level cache. link_b_s: to a peer, one direction. tdp_w: power limit.
+    clock_hz: boost clock. cache_bytes: last-level cache. link_b_s: to a peer in the node, one direction. pcie_b_s: to
+    the host, one direction. network_b_s: out of the node, for each device, one direction. node_size: devices in a node.
+    tdp_w: power limit.
     process_m: what the maker calls the lithography (12e-9 for 12 nm), from which energy per operation is estimated.
     sources: key -> a citation that a person can look up.
     """
@@ -42,6 +44,9 @@ class Device:
     clock_hz: Quantity | None = None
     cache_bytes: Quantity | None = None
     link_b_s: Quantity | None = None
+    pcie_b_s: Quantity | None = None
+    network_b_s: Quantity | None = None
+    node_size: Quantity | None = None
     tdp_w: Quantity | None = None
     process_m: Quantity | None = None
     vector_flop_s: Mapping[str, Quantity] = field(default_factory=dict)

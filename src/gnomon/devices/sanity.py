@@ -24,6 +24,9 @@ PHYSICAL = {
     "clock_hz": Range(1e8, 1e10, "hertz"),
     "cache_bytes": Range(1e4, 1e11, "bytes"),
     "link_b_s": Range(1e8, 1e14, "bytes per second, one direction"),
+    "pcie_b_s": Range(1e8, 1e14, "bytes per second, one direction"),
+    "network_b_s": Range(1e7, 1e14, "bytes per second, one direction"),
+    "node_size": Range(1, 1e4, "devices"),
     "tdp_w": Range(1, 1e4, "watts"),
     "process_m": Range(5e-10, 1e-6, "metres"),
 }
