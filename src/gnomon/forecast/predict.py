@@ -9,7 +9,7 @@ from gnomon.core.errors import UsageError
 from gnomon.core.units import format_bytes
 from gnomon.devices.device import Device
 from gnomon.forecast.dtypes import resized
-from gnomon.forecast.predictors import Physics, Predictor
+from gnomon.forecast.predictors import Physics, Predictor, price_all
 from gnomon.forecast.price import Efficiency, Price, spread
 from gnomon.forecast.record import Bound, Estimate, Forecast, Host, OpForecast
 from gnomon.forecast.work import Work, works
@@ -100,7 +100,7 @@ class Forecaster:
         if self._host == "cuda-graph" and device.kind == "cpu":
             raise UsageError(f"{device.name} is a CPU, which has no CUDA graphs; leave out --cuda-graph")
         launching = LAUNCHING[self._host]
-        by_demand = dict(zip(self._distinct, self._predictor.prices(self._distinct, device), strict=True))
+        by_demand = dict(zip(self._distinct, price_all(self._predictor, self._distinct, device), strict=True))
         prices = [by_demand[work] for work in demands]
         total = _total(device, [p.time for p in prices], [w.category for w in demands], is_view, launching)
         shares = _bound_shares(device, prices, is_view, launching)

@@ -6,6 +6,7 @@ from typing import Protocol
 from gnomon.core.registry import Registry
 from gnomon.devices.device import Device
 from gnomon.forecast import cpu, gpu
+from gnomon.forecast.collectives import transfer_time
 from gnomon.forecast.price import Price
 from gnomon.forecast.work import Work
 
@@ -18,6 +19,15 @@ class Predictor(Protocol):
     def prices(self, works: Sequence[Work], device: Device) -> list[Price]:
         """The price of every operator, in order. Raises UsageError when the device lacks a precision."""
         ...
+
+
+def price_all(predictor: Predictor, works: Sequence[Work], device: Device) -> list[Price]:
+    """The predictor's prices; what moves between devices is priced by `collectives`, whichever predictor it is."""
+    local = iter(predictor.prices([work for work in works if work.transfer is None], device))
+    return [
+        next(local) if work.transfer is None else Price(transfer_time(work.transfer, device), "communication")
+        for work in works
+    ]
 
 
 class Physics:

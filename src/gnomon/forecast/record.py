@@ -1,7 +1,7 @@
 """What a forecast is, as stored. No torch here: the report reads these."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gnomon.core.records import record
@@ -42,6 +42,9 @@ class Forecast:
     total: one step. bound_shares: share of the device time by what limits it. peak_memory_bytes: parameters, gradients,
     optimizer state and activations; allocator slack and library workspaces are not in it. mfu: FLOP over time x peak.
     energy_bound_j: power limit times the expected time of all devices of the step, None where no limit is known.
+    parallel: empty for one device; else the degrees ('tensor', 'pipeline', 'data', 'micro_batches', 'zero'), 'schedule',
+    'devices', and the parts of the step: 'communication_s' that nothing hides, 'idle_s' in which a device waits for
+    others. Then ops are those of one micro-batch on all stages, and memory is the fullest device's.
     """
 
     task: str
@@ -65,3 +68,4 @@ class Forecast:
     warnings: tuple[str, ...]
     host: Host = "eager"
     energy_bound_j: float | None = None
+    parallel: Mapping[str, int | float | str] = field(default_factory=dict)

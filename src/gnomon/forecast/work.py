@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gnomon.forecast.collectives import Transfer
 from gnomon.forecast.dtypes import CASTABLE, CASTS, Cast, cast
 from gnomon.workload.graph import ITEM_BYTES, Category, Op, OpGraph
 
@@ -45,6 +46,7 @@ class Work:
     operator: 'add' of 'aten.add.Tensor', in place or not; 'contiguous' for a clone that changes the order in memory.
     written_bytes: the part of moved_bytes that is written. fresh_bytes: memory that the operator had to allocate.
     weight_bytes: the part of moved_bytes that is the parameters of a matrix product.
+    transfer: what a collective moves between devices.
     """
 
     category: Category
@@ -57,6 +59,7 @@ class Work:
     fresh_bytes: float = 0.0
     convolution: ConvolutionShape | None = None
     weight_bytes: float = 0.0
+    transfer: Transfer | None = None
 
 
 def works(graph: OpGraph, dtype: str | None = None) -> list[Work]:
@@ -92,7 +95,15 @@ def _work(op: Op, graph: OpGraph, how: Cast | None, fresh_bytes: float) -> Work:
         fresh_bytes=fresh_bytes * scale,
         convolution=_convolution_shape(op, graph) if op.category == "convolution" else None,
         weight_bytes=_weight_bytes(op, graph) * scale * read_scale,
+        transfer=_transfer(op, scale) if op.category == "collective" else None,
     )
+
+
+def _transfer(op: Op, scale: float) -> Transfer:
+    """From the attributes that `parallel` gives its collectives."""
+    about = op.attributes
+    kind = op.name.removeprefix("gnomon.")
+    return Transfer(kind, about["bytes"] * scale, about["group"], about["per_node"])  # type: ignore[arg-type]
 
 
 def _weight_bytes(op: Op, graph: OpGraph) -> float:
