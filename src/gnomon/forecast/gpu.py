@@ -1,99 +1,217 @@
-"""Time of one operator on a GPU from its data sheet alone: roofline, achieved efficiency, waves of tiles, launch floor.
+"""Time of kernels on a GPU from its data sheet: roofline, achieved efficiency, waves of tiles, power limit, launch.
 
-t = ((t_c / (e_c q))^p + (t_m / e_m)^p)^(1/p) + t_0 with t_c = FLOP / peak, t_m = bytes / bandwidth, p = 4: near the
-ridge the two limits add up partly. q is the share of the device that whole waves of tiles keep busy; the idea of
-pricing by tile and wave is NeuSight's (ASPLOS 2025), trying every candidate tile and taking the best is ours.
+t = ((t_c / (e_c q s))^p + (t_m / e_m)^p)^(1/p) + t_0 with t_c = FLOP / peak, t_m = bytes / bandwidth, p = 4: near the
+ridge the two limits add up partly. q is the share of the device that whole waves of tiles keep busy, s the share of its
+clock that the power limit leaves. Pricing by tile and wave is NeuSight's idea (ASPLOS 2025); trying every candidate
+tile, and the power limit, are ours.
 
-The efficiencies are medians and outer quantiles over public data:
-NeuSight's fp32 kernels on seven GPUs and aiconfigurator's bf16 kernels on three. Where neither has data the
-constant is ours and its interval wide. They are not fitted per device: a device is only its data sheet.
+The efficiencies are medians and outer quantiles over public data: NeuSight's fp32 kernels on seven GPUs and
+aiconfigurator's bf16 kernels on three. Where neither has data the constant is ours and its interval wide. They are not
+fitted per device: a device is only its data sheet. What is systematic in their errors is `residual.py`'s affair.
 """
 
-import math
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from gnomon.devices.device import Device
-from gnomon.forecast.price import Efficiency, Price
-from gnomon.forecast.record import Bound, Estimate
-from gnomon.forecast.work import MatmulShape, Work
+from gnomon.forecast.kernels import Array, Kernels, Kind
+from gnomon.forecast.price import Efficiency
 
 
 class Constants(NamedTuple):
-    """Efficiencies of a category: of the arithmetic peak, of the memory bandwidth."""
+    """Efficiencies of a kind: of the arithmetic peak, of the memory bandwidth."""
 
     compute: Efficiency
     memory: Efficiency
 
 
-_ANY = Constants(Efficiency(0.5, 0.15, 1.0), Efficiency(0.5, 0.2, 0.85))  # ours: no measurement behind it
-_STREAM = Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.75, 0.50, 0.90))
-GPU: dict[str, Constants] = {
+_STREAM = Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.78, 0.55, 0.92))
+GPU: dict[Kind, Constants] = {
     # above 1: the tile model can be too pessimistic by that much; the peak itself is never passed
-    "matmul": Constants(Efficiency(0.85, 0.40, 1.15), Efficiency(0.65, 0.40, 0.85)),
+    "linear": Constants(Efficiency(0.85, 0.40, 1.15), Efficiency(0.65, 0.40, 0.85)),
+    "bmm": Constants(Efficiency(0.85, 0.40, 1.15), Efficiency(0.65, 0.40, 0.85)),
     "convolution": Constants(Efficiency(0.60, 0.19, 1.0), Efficiency(0.60, 0.30, 0.85)),
-    "attention": Constants(Efficiency(0.45, 0.29, 0.75), Efficiency(0.45, 0.15, 0.85)),
+    "prefill": Constants(Efficiency(0.55, 0.29, 0.85), Efficiency(0.60, 0.15, 0.85)),
+    "decode": Constants(Efficiency(0.45, 0.20, 0.85), Efficiency(0.70, 0.25, 0.90)),
+    "moe": Constants(Efficiency(0.55, 0.25, 1.0), Efficiency(0.60, 0.30, 0.90)),
     "elementwise": _STREAM,
-    "copy": _STREAM,
-    "optimizer": _STREAM,
-    "softmax": Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.55, 0.28, 0.75)),
+    "softmax": Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.55, 0.28, 0.80)),
     "normalization": Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.50, 0.36, 0.75)),
+    "other": Constants(Efficiency(0.5, 0.15, 1.0), Efficiency(0.5, 0.2, 0.85)),  # ours: no measurement behind it
 }
+MATRIX_KINDS = ("linear", "bmm", "convolution", "prefill", "decode", "moe")
 LAUNCH_FLOOR_S = Efficiency(2.5e-6, 1.5e-6, 6e-6)  # least time of a kernel on a GPU, launch path excluded
 _P = 4
-_TILES = ((256, 128), (128, 128), (128, 64), (64, 64), (64, 32), (32, 32))
+TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (128, 32), (32, 128), (64, 32), (32, 32))
 _TILE_OVERHEAD = 8  # a tile of a x b moves a + b operands for a b products: small tiles feed the units less well
+_ATTENTION_TILE = 128  # queries of one thread block
+
+# The power limit. Energy of one fp32 operation with everything around it, at 1.4 GHz in a 16 nm process, its growth
+# with the process and with the clock (voltage), and the share of the limit that memory and leakage take. Ours: rounded
+# from what GPUs with much (V100, P100) and little (T4, P4) power per peak operation sustain.
+ENERGY_J = 22e-12
+_ENERGY_PROCESS = 1.5
+_ENERGY_CLOCK = 1.2
+_STATIC_SHARE = 0.25
+_MATRIX_UNIT_ENERGY = {
+    "tf32": 1 / 3,
+    "float16": 1 / 6,
+    "bfloat16": 1 / 6,
+    "float8": 1 / 12,
+    "int8": 1 / 12,
+    "float4": 1 / 24,
+}
+_USUAL_PROCESS_M, _USUAL_CLOCK_HZ = 7e-9, 1.5e9
 
 
-def price(work: Work, device: Device) -> Price:
-    """Device time of one operator. A view costs nothing here; dispatching it is the host model's affair.
+class Physics(NamedTuple):
+    """Of each kernel: seconds at the arithmetic peak and at full bandwidth, useful share of the units, time without
+    launch, and the features [kernels, F] by which its error is learned."""
 
-    Raises UsageError when the device has no unit for the operator's precision.
-    """
-    if work.category == "view":
-        return Price(Estimate(0.0, 0.0, 0.0), "launch", 1.0)
-    constants = GPU.get(work.category, _ANY)
-    occupancy = _occupancy(work.matmul, device)
-    compute_s = (work.flop or 0.0) / _peak(work, device)
-    memory_s = work.moved_bytes / device.memory_bandwidth_b_s.value
+    compute_s: Array
+    memory_s: Array
+    occupancy: Array
+    seconds: Array
+    low_s: Array
+    high_s: Array
+    features: Array
 
-    def seconds(compute: float, memory: float, start: float) -> float:
-        arithmetic = max(compute_s / (compute * occupancy), compute_s)  # never faster than the peak
-        traffic = memory_s / memory
-        return float((arithmetic**_P + traffic**_P) ** (1 / _P)) + start
+    @property
+    def roofline_s(self) -> Array:
+        return np.maximum(self.compute_s, self.memory_s)
+
+
+def physics(kernels: Kernels, device: Device) -> Physics:
+    """Times and features of kernels on a device. Raises UsageError when it has no unit for the precision."""
+    constants = GPU[kernels.kind]
+    compute_s = kernels["flop"] / peak(kernels.kind, kernels.precision, device)
+    memory_s = kernels["moved_bytes"] / device.memory_bandwidth_b_s.value
+    occupancy, columns = _SHAPES[kernels.kind](kernels, device)
+    share = power_share(kernels.kind, kernels.precision, device)
+
+    def seconds(compute: float, memory: float) -> Array:
+        arithmetic = np.maximum(compute_s / (compute * occupancy * share), compute_s)  # never faster than the peak
+        return (arithmetic**_P + (memory_s / memory) ** _P) ** (1 / _P)
 
     c, m = constants
-    value = seconds(c.value, m.value, LAUNCH_FLOOR_S.value)
-    low = seconds(c.high, m.high, LAUNCH_FLOOR_S.low)
-    high = seconds(c.low, m.low, LAUNCH_FLOOR_S.high)
-    if work.flop is None:
-        return Price(Estimate(value, low, 10 * high), "unknown", occupancy)
-    if value < 2 * LAUNCH_FLOOR_S.value:
-        bound: Bound = "launch"
-    else:
-        bound = "compute" if compute_s / (c.value * occupancy) >= memory_s / m.value else "memory"
-    return Price(Estimate(value, low, high), bound, occupancy)
+    value = seconds(c.value, m.value)
+    cache = device.cache_bytes.value if device.cache_bytes else 4e6
+    common = (
+        np.log((compute_s + 1e-12) / (memory_s + 1e-12)),
+        np.log2(np.maximum(kernels["moved_bytes"], 1) / cache),
+        np.log2(value + 1e-9),
+    )
+    features = np.stack([*common, *columns], axis=1)
+    return Physics(compute_s, memory_s, occupancy, value, seconds(c.high, m.high), seconds(c.low, m.low), features)
 
 
-def _peak(work: Work, device: Device) -> float:
-    if work.category in ("matmul", "convolution", "attention"):
-        if work.category == "convolution" and work.precision == "float32" and "tf32" in device.peak_flop_s:
+def peak(kind: Kind, precision: str, device: Device) -> float:
+    """FLOP/s that kernels of this kind can reach at best. Raises UsageError when the device lacks the precision."""
+    if kind in MATRIX_KINDS:
+        if kind == "convolution" and precision == "float32" and "tf32" in device.peak_flop_s:
             return device.peak("tf32")  # PyTorch lets cuDNN use TF32 unless told otherwise; matmul not
-        return device.peak(work.precision)
-    return device.vector("float32" if work.precision in ("float8", "int8") else work.precision)
+        return device.peak(precision)
+    return device.vector("float32" if precision in ("float8", "int8", "tf32", "float4") else precision)
 
 
-def _occupancy(shape: MatmulShape | None, device: Device) -> float:
-    """Share of the device's arithmetic that a matrix product keeps useful under its best tile, in (0, 1]."""
-    if shape is None:
+def power_share(kind: Kind, precision: str, device: Device) -> float:
+    """Share of its boost clock that a device holds under full arithmetic load, in (0, 1].
+
+    Power grows with the clock as f^(1 + _ENERGY_CLOCK). A device that states no power limit is taken to hold its clock.
+    """
+    if device.tdp_w is None or kind not in MATRIX_KINDS:
         return 1.0
-    units, best = device.units.value, 0.0
-    for a, b in _TILES:
-        for rows, columns in {(a, b), (b, a)}:
-            tiles = shape.batch * math.ceil(shape.m / rows) * math.ceil(shape.n / columns)
-            capacity = math.ceil(tiles / units) * units * rows * columns
-            feed = (a * b / (a + b)) / (a * b / (a + b) + _TILE_OVERHEAD)
-            best = max(best, shape.batch * shape.m * shape.n / capacity * feed)
+    process = device.process_m.value if device.process_m else _USUAL_PROCESS_M
+    clock = device.clock_hz.value if device.clock_hz else _USUAL_CLOCK_HZ
+    energy = ENERGY_J * (process / 16e-9) ** _ENERGY_PROCESS * (clock / 1.4e9) ** _ENERGY_CLOCK
+    energy *= _MATRIX_UNIT_ENERGY.get(precision, 1.0)
+    wanted_w = energy * peak(kind, precision, device)
+    return min(1.0, ((1 - _STATIC_SHARE) * device.tdp_w.value / wanted_w) ** (1 / (1 + _ENERGY_CLOCK)))
+
+
+# What the shape of a kernel does to the device: (useful share of its units, feature columns) --------------------------
+
+_Shape = tuple[Array, list[Array]]
+
+
+def _product(kernels: Kernels, device: Device) -> _Shape:
+    """A product is cut into tiles that run in waves over the units; a last wave half empty is half wasted."""
+    batch, m, n, k = (kernels[name] for name in ("batch", "m", "n", "k"))
+    units = device.units.value
+    best = np.zeros_like(m)
+    columns = []
+    for rows, cols in TILES:
+        waves = batch * np.ceil(m / rows) * np.ceil(n / cols) / units
+        useful = batch * m * n / (np.ceil(waves) * units * rows * cols)
+        feed = (rows * cols / (rows + cols)) / (rows * cols / (rows + cols) + _TILE_OVERHEAD)
+        best = np.maximum(best, useful * feed)
+        columns += [np.log2(waves), useful]
     # a grid smaller than the device is split along k by today's libraries, at most as far as k reaches
-    if shape.batch * math.ceil(shape.m / 64) * math.ceil(shape.n / 64) < units:
-        best = min(1.0, best * min(max(1.0, shape.k / 512), 4.0))
-    return best
+    small = batch * np.ceil(m / 64) * np.ceil(n / 64) < units
+    best = np.where(small, np.minimum(1.0, best * np.clip(k / 512, 1.0, 4.0)), best)
+    columns += [np.log2(batch), np.log2(m), np.log2(n), np.log2(k), np.log2(m / n), np.log2(batch * m * n / units)]
+    columns += [_alignment(size) for size in (m, n, k)]
+    return best, columns
+
+
+def _rows(kernels: Kernels, device: Device) -> _Shape:
+    rows, columns = kernels["rows"], kernels["columns"]
+    shape = [np.log2(rows), np.log2(columns), np.log2(rows / device.units.value), _alignment(columns)]
+    return np.ones_like(rows), shape
+
+
+def _stream(kernels: Kernels, device: Device) -> _Shape:
+    moved = np.maximum(kernels["moved_bytes"], 1.0)
+    flop = kernels["flop"]
+    return np.ones_like(flop), [np.log2(moved / device.units.value), np.log2((flop + 1) / moved)]
+
+
+def _attention(kernels: Kernels, device: Device) -> _Shape:
+    """One thread block takes some queries of one head; heads that share keys read them once from memory."""
+    batch, heads, kv_heads = kernels["batch"], kernels["heads"], kernels["kv_heads"]
+    blocks = batch * heads * np.ceil(kernels["queries"] / _ATTENTION_TILE) / device.units.value
+    seen = np.where(kernels["window"] > 0, np.minimum(kernels["window"], kernels["keys"]), kernels["keys"])
+    useful = np.where(blocks < 1, np.sqrt(blocks), blocks / np.ceil(blocks))  # few blocks: keys are split instead
+    columns = [
+        np.log2(blocks), blocks / np.ceil(blocks), np.log2(batch), np.log2(heads), np.log2(heads / kv_heads),
+        np.log2(kernels["queries"]), np.log2(seen), kernels["head_size"], kernels["causal"],
+        (kernels["window"] > 0).astype(float), kernels["kv_bytes"], np.log2(batch * kv_heads / device.units.value),
+        kernels["library"], np.log2(kernels["item_bytes"]),
+    ]  # fmt: skip
+    return useful if kernels.kind == "prefill" else np.ones_like(batch), columns
+
+
+def _experts(kernels: Kernels, device: Device) -> _Shape:
+    rows = kernels["tokens"] * kernels["chosen"] / kernels["experts"]
+    columns = [np.log2(kernels[name]) for name in ("tokens", "hidden", "inner", "experts", "chosen")]
+    tiles = np.ceil(np.maximum(rows, 1) / 64)
+    useful = np.minimum(1.0, np.maximum(rows, 1) / (64 * tiles))
+    return useful, [*columns, np.log2(rows), useful, kernels["library"], np.log2(kernels["item_bytes"])]
+
+
+def _alignment(size: Array) -> Array:
+    """The power of two, up to 32, that divides a size: unaligned rows cannot be loaded in wide words."""
+    found = np.zeros_like(size)
+    for power in range(1, 6):
+        found = np.where(size % 2**power == 0, power, found)
+    return found
+
+
+def _plain(kernels: Kernels, device: Device) -> _Shape:
+    return np.ones_like(kernels["flop"]), []
+
+
+_SHAPES: dict[Kind, Callable[[Kernels, Device], _Shape]] = {
+    "linear": _product,
+    "bmm": _product,
+    "softmax": _rows,
+    "normalization": _rows,
+    "elementwise": _stream,
+    "prefill": _attention,
+    "decode": _attention,
+    "moe": _experts,
+    "convolution": _plain,
+    "other": _plain,
+}

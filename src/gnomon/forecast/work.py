@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gnomon.forecast.collectives import Transfer
 from gnomon.forecast.dtypes import CASTABLE, CASTS, Cast, cast
@@ -11,6 +12,14 @@ from gnomon.workload.graph import ITEM_BYTES, Category, Op, OpGraph
 
 _FLOATS = {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"}
 PRECISIONS = tuple(CASTS)
+
+# operators that an argument makes another kernel: operator -> argument, its value, what we call it then
+_VARIANTS: dict[str, tuple[str, Any, str]] = {
+    "clone": ("memory_format", "contiguous_format", "contiguous"),
+    "gelu": ("approximate", "tanh", "gelu_tanh"),
+    "gelu_backward": ("approximate", "tanh", "gelu_tanh_backward"),
+    "native_batch_norm": ("training", True, "native_batch_norm_training"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +49,34 @@ class ConvolutionShape:
 
 
 @dataclass(frozen=True, slots=True)
+class RowShape:
+    """A softmax or a normalization: `rows` groups of `columns` elements that are reduced together."""
+
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """Scaled-dot-product attention of `queries` tokens over `keys` tokens; kv_heads < heads shares keys among heads."""
+
+    batch: int
+    heads: int
+    kv_heads: int
+    queries: int
+    keys: int
+    head_size: int
+    is_causal: bool = False
+    window: int = 0  # 0: every key is seen
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """One operator's demand. precision: that of its arithmetic; flop None: no cost rule knows the operator.
 
-    operator: 'add' of 'aten.add.Tensor', in place or not; 'contiguous' for a clone that changes the order in memory.
+    operator: 'add' of 'aten.add.Tensor', in place or not; another name where an argument makes it another kernel.
     written_bytes: the part of moved_bytes that is written. fresh_bytes: memory that the operator had to allocate.
-    weight_bytes: the part of moved_bytes that is the parameters of a matrix product.
+    weight_bytes: the part of moved_bytes that is the parameters of a matrix product. item_bytes: size of an element.
     transfer: what a collective moves between devices.
     """
 
@@ -60,6 +91,9 @@ class Work:
     convolution: ConvolutionShape | None = None
     weight_bytes: float = 0.0
     transfer: Transfer | None = None
+    item_bytes: float = 4.0
+    rows: RowShape | None = None
+    attention: AttentionShape | None = None
 
 
 def works(graph: OpGraph, dtype: str | None = None) -> list[Work]:
@@ -96,7 +130,36 @@ def _work(op: Op, graph: OpGraph, how: Cast | None, fresh_bytes: float) -> Work:
         convolution=_convolution_shape(op, graph) if op.category == "convolution" else None,
         weight_bytes=_weight_bytes(op, graph) * scale * read_scale,
         transfer=_transfer(op, scale) if op.category == "collective" else None,
+        item_bytes=ITEM_BYTES[own or "float32"] * scale,
+        rows=_row_shape(op, graph.shapes(op.inputs)) if op.category in ("softmax", "normalization") else None,
+        attention=_attention_shape(op, graph.shapes(op.inputs)) if op.category == "attention" else None,
     )
+
+
+def _row_shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> RowShape | None:
+    """Elements that are normalised together, from the operator's own arguments; batch statistics run over a channel."""
+    if not shapes or not math.prod(shapes[0]):
+        return None
+    shape = shapes[0]
+    if "normalized_shape" in op.attributes:
+        columns = math.prod(op.attributes["normalized_shape"])
+    elif "batch_norm" in op.name and len(shape) > 1:
+        columns = math.prod(shape) // shape[1]
+    else:
+        dim = op.attributes.get("dim", -1)
+        columns = shape[dim] if shape and isinstance(dim, int) and -len(shape) <= dim < len(shape) else shape[-1]
+    return RowShape(math.prod(shape) // columns, columns)
+
+
+def _attention_shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> AttentionShape | None:
+    """From query and key [batch, heads, tokens, head size]; a backward operator has the gradient before them."""
+    operands = [s for s in shapes if len(s) == 4]
+    if "backward" in op.name:
+        operands = operands[1:]
+    if len(operands) < 2 or 0 in operands[0] + operands[1]:
+        return None
+    (batch, heads, queries, size), (_, kv_heads, keys, _) = operands[:2]
+    return AttentionShape(batch, heads, kv_heads, queries, keys, size, bool(op.attributes.get("is_causal", False)))
 
 
 def _transfer(op: Op, scale: float) -> Transfer:
@@ -116,9 +179,11 @@ def _weight_bytes(op: Op, graph: OpGraph) -> float:
 
 def _operator(op: Op) -> str:
     name = op.name.removeprefix("aten.").partition(".")[0]
-    if name == "clone" and op.attributes.get("memory_format") == "contiguous_format":
-        return "contiguous"
-    return name if name.startswith("_") else name.removesuffix("_")
+    name = name if name.startswith("_") else name.removesuffix("_")
+    variant = _VARIANTS.get(name)
+    if variant is not None and op.attributes.get(variant[0]) == variant[1]:
+        return variant[2]
+    return name
 
 
 def _matmul_shape(shapes: Sequence[tuple[int, ...]]) -> MatmulShape | None:
