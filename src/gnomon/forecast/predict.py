@@ -8,6 +8,7 @@ from typing import NamedTuple
 from gnomon.core.errors import UsageError
 from gnomon.core.units import format_bytes
 from gnomon.devices.device import Device
+from gnomon.forecast.calibration import Calibrated, Calibration
 from gnomon.forecast.dtypes import resized
 from gnomon.forecast.predictors import Physics, Predictor, price_all
 from gnomon.forecast.price import Efficiency, Price, spread
@@ -40,6 +41,7 @@ LAUNCHING: Mapping[Host, Launching] = {
 }
 # What is common to all operators of a device (clocks under a power limit, library versions) does not average out.
 SHARED_SPREAD = 0.22
+CALIBRATED_SPREAD = 0.10  # on the device at hand: caches warmer or colder than in a lone kernel, Python beyond dispatch
 _NINE_IN_TEN = 1.645
 
 
@@ -57,16 +59,21 @@ def forecast(
     dims: Mapping[str, int] | None = None,
     predictor: Predictor | None = None,
     host: Host = "eager",
+    calibration: Calibration | None = None,
 ) -> Forecast:
     """How long one step of `graph` takes on `device`, with a 90 % interval and what bounds every operator.
 
     dtype: price floating-point work in this dtype instead of the graph's own. batch, dims: sizes the graph was captured
     at, copied into the record. predictor: ours when not given. host: how kernels are launched; a compiled step also
-    wants a fused graph (`forecast.fusion`). Raises UsageError when the device cannot compute in a precision that the
-    graph needs, or has no CUDA graphs.
+    wants a fused graph (`forecast.fusion`). calibration: kernels measured on the device, which correct the predictor.
+    Raises UsageError when the device cannot compute in a precision that the graph needs, has no CUDA graphs, or is not
+    the one that was calibrated.
     For many devices make one `Forecaster`.
     """
-    return Forecaster(graph, dtype=dtype, batch=batch, dims=dims, predictor=predictor, host=host).on(device)
+    forecaster = Forecaster(
+        graph, dtype=dtype, batch=batch, dims=dims, predictor=predictor, host=host, calibration=calibration
+    )
+    return forecaster.on(device)
 
 
 class Forecaster:
@@ -81,10 +88,13 @@ class Forecaster:
         dims: Mapping[str, int] | None = None,
         predictor: Predictor | None = None,
         host: Host = "eager",
+        calibration: Calibration | None = None,
     ) -> None:
         if host not in LAUNCHING:
             raise UsageError(f"wanted a host out of {', '.join(LAUNCHING)}; got {host!r}")
-        self._predictor, self._host = predictor or Physics(), host
+        self._calibrated = Calibrated(calibration, predictor) if calibration is not None else None
+        self._predictor: Predictor = self._calibrated or predictor or Physics()
+        self._host = host
         self._graph, self._dtype, self._batch, self._dims = graph, dtype, batch, dict(dims or {})
         self._demands = works(graph, dtype)
         self._distinct = list(
@@ -99,10 +109,11 @@ class Forecaster:
         demands, is_view = self._demands, self._is_view
         if self._host == "cuda-graph" and device.kind == "cpu":
             raise UsageError(f"{device.name} is a CPU, which has no CUDA graphs; leave out --cuda-graph")
-        launching = LAUNCHING[self._host]
+        launching = self._launching()
         by_demand = dict(zip(self._distinct, price_all(self._predictor, self._distinct, device), strict=True))
         prices = [by_demand[work] for work in demands]
-        total = _total(device, [p.time for p in prices], [w.category for w in demands], is_view, launching)
+        common = SHARED_SPREAD if self._calibrated is None else CALIBRATED_SPREAD
+        total = _total(device, [p.time for p in prices], [w.category for w in demands], is_view, launching, common)
         shares = _bound_shares(device, prices, is_view, launching)
         main = _main_precision(demands, device)
         capacity = device.memory_bytes.value
@@ -134,7 +145,16 @@ class Forecaster:
             warnings=tuple(warnings),
             host=self._host,
             energy_bound_j=device.tdp_w.value * total.value_s if device.tdp_w is not None else None,
+            calibration=self._calibrated.calibration.title if self._calibrated is not None else "",
         )
+
+    def _launching(self) -> Launching:
+        """Host times: measured ones for an eager step when there is a calibration."""
+        if self._calibrated is None or self._host != "eager":
+            return LAUNCHING[self._host]
+        phases = [op.phase for op, view in zip(self._graph.ops, self._is_view, strict=True) if not view]
+        kernel = self._calibrated.dispatch(phases, self._graph.mode)
+        return Launching(kernel, self._calibrated.view(), _NOTHING)
 
 
 def _bound_shares(
@@ -156,13 +176,17 @@ def _total(
     categories: Sequence[str],
     is_view: Sequence[bool],
     launching: Launching,
+    common: float,
 ) -> Estimate:
-    """The step and its interval: errors of one category go together, those of different categories do not."""
+    """The step and its interval: errors of one category go together, those of different categories do not.
+
+    common: standard deviation, as a logarithm, of what all operators share.
+    """
     by_category: dict[str, list[Estimate]] = defaultdict(list)
     for time, category in zip(times, categories, strict=True):
         by_category[category].append(time)
     device_s = math.fsum(t.value_s for t in times)
-    variance = SHARED_SPREAD**2
+    variance = common**2
     for group in by_category.values():
         sums = Estimate(*(math.fsum(getattr(t, end) for t in group) for end in ("value_s", "low_s", "high_s")))
         if device_s > 0:

@@ -41,6 +41,7 @@ class Forecast:
 
     total: one step. bound_shares: share of the device time by what limits it. peak_memory_bytes: parameters, gradients,
     optimizer state and activations; allocator slack and library workspaces are not in it. mfu: FLOP over time x peak.
+    calibration: date and digest of the measurements on this device that corrected the predictor, '' without.
     energy_bound_j: power limit times the expected time of all devices of the step, None where no limit is known.
     parallel: empty for one device; else the degrees ('tensor', 'pipeline', 'data', 'micro_batches', 'zero'), 'schedule',
     'devices', and the parts of the step: 'communication_s' that nothing hides, 'idle_s' in which a device waits for
@@ -69,3 +70,4 @@ class Forecast:
     host: Host = "eager"
     energy_bound_j: float | None = None
     parallel: Mapping[str, int | float | str] = field(default_factory=dict)
+    calibration: str = ""
