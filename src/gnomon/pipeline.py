@@ -7,11 +7,11 @@ from typing import Any
 
 from gnomon._version import __version__
 from gnomon.core import paths, process
-from gnomon.core.errors import DamagedData, UsageError
+from gnomon.core.errors import DamagedData
 from gnomon.devices import catalogue
 from gnomon.devices.device import Device
-from gnomon.forecast.predict import Forecaster
 from gnomon.forecast.record import Forecast
+from gnomon.forecast.setting import Setting, forecasts
 from gnomon.measure.record import Comparison, Level, Measurement
 from gnomon.report import html
 from gnomon.report.examination import Examination
@@ -120,20 +120,15 @@ def measure(
 
 
 def forecast_everywhere(
-    task: Task, graph: OpGraph, devices: Sequence[Device], run: Run
+    task: Task, graph: OpGraph, devices: Sequence[Device], run: Run, setting: Setting | None = None
 ) -> tuple[list[Forecast], list[str]]:
-    """A forecast for every device that has the precision, and a remark for each that has not."""
-    forecasts, remarks = [], []
-    forecaster = Forecaster(graph, batch=task.dims.get("B", 0), dims=task.dims)
-    for device in devices:
-        try:
-            result = forecaster.on(device)
-        except UsageError as error:
-            remarks.append(str(error))
-            continue
+    """A forecast for every device that can run the task so, and a remark for each that cannot."""
+    found, remarks = forecasts(
+        graph, devices, setting or Setting(), batch=task.dims.get("B", 0), dims=task.dims
+    )  # fmt: skip
+    for result in found:
         run.add(result)
-        forecasts.append(result)
-    return forecasts, remarks
+    return found, remarks
 
 
 def sharpen(

@@ -73,7 +73,11 @@ def with_task(*, on_device: bool = False) -> Callable[[F], F]:
         click.option("--seqlen", type=click.IntRange(min=1), help="Size of the dimension L (tokens)."),
         click.option("--dim", "dims", multiple=True, metavar="NAME=SIZE", help="Size of any named dimension."),
         click.option("--dtype", help="Run the model in this dtype, e.g. bfloat16."),
-        click.option("--mode", type=click.Choice(["inference", "training"]), help="Instead of the task's own mode."),
+        click.option(
+            "--mode",
+            type=click.Choice(["inference", "training", "train"]),
+            help="Instead of the task's own mode; train is training.",
+        ),
         click.option("--trust", is_flag=True, help="Allow the manifest to import code from its own folder."),
     ]
     where = click.option("--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1 ...")
@@ -83,7 +87,8 @@ def with_task(*, on_device: bool = False) -> Callable[[F], F]:
         def run(*, task: str, batch: int | None, seqlen: int | None, dims: tuple[str, ...], dtype: str | None,
                 mode: str | None, trust: bool, **rest: Any) -> Any:  # fmt: skip
             device = rest.pop("device") if on_device else "cpu"
-            choice = TaskChoice(task, parse_dims(batch, seqlen, dims), dtype, mode, device, trust)
+            chosen_mode = "training" if mode == "train" else mode
+            choice = TaskChoice(task, parse_dims(batch, seqlen, dims), dtype, chosen_mode, device, trust)
             return command(choice=choice, **rest)
 
         for option in reversed([*options, where] if on_device else options):

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gnomon.core.stats import Interval
-from gnomon.forecast.record import Forecast
+from gnomon.forecast.record import Estimate, Forecast
 from gnomon.measure.record import Comparison, Measurement
 from gnomon.report import join, text
 from gnomon.report.examination import Examination, faults_per_call, headlines, median_of, sizes
@@ -19,6 +19,7 @@ from gnomon.report.stored import StoredComparison
 from gnomon.sharpen.record import Change
 
 _WIDTH = 100
+_ENDS = ("value_s", "low_s", "high_s")
 _STYLES = {"kept": "green", "refused": "red", "failed": "red", "faster": "green", "slower": "red"}
 
 
@@ -81,22 +82,26 @@ def print_forecasts(console: Console, forecasts: Sequence[Forecast], measured: M
 
 def print_forecast_operators(console: Console, forecast: Forecast, most: int = 10) -> None:
     """The operators that take longest on one device, calls of one name in one kind of module together."""
-    groups: dict[tuple[str, str, str], list[float]] = {}
+    groups: dict[tuple[str, str, str], list[Estimate]] = {}
     for op in forecast.ops:
         key = (join.base_name(op.name), join.module_pattern([op.module]), op.bound)
-        parts = groups.setdefault(key, [0, 0.0])
-        parts[0] += 1
-        parts[1] += op.time.value_s
-    total = math.fsum(parts[1] for parts in groups.values())
-    columns = (("operator", "l"), ("module", "l"), ("calls", "r"), ("time", "r"), ("share", "r"), ("bound", "l"))
+        groups.setdefault(key, []).append(op.time)
+    # calls of one kind err together, so their ends add up as their times do
+    rows = [
+        (key, len(times), Estimate(*(math.fsum(getattr(t, end) for t in times) for end in _ENDS)))
+        for key, times in groups.items()
+    ]
+    total = math.fsum(time.value_s for _, _, time in rows)
+    columns = (("operator", "l"), ("module", "l"), ("calls", "r"), ("time", "r"), ("90 % interval", "r"),
+               ("share", "r"), ("bound", "l"))  # fmt: skip
     table = _table(f"operators on {forecast.device}", *columns)
-    ordered = sorted(groups.items(), key=lambda item: -item[1][1])
-    for (name, module, bound), (calls, time_s) in ordered[:most]:
-        table.add_row(_cell(name), _cell(module), f"{calls:.0f}", text.seconds(time_s),
-                      text.percent(time_s / total if total else None), bound)  # fmt: skip
+    for (name, module, bound), calls, time in sorted(rows, key=lambda row: -row[2].value_s)[:most]:
+        shown = text.estimate(time)
+        table.add_row(_cell(name), _cell(_tail(module)), str(calls), shown.value, shown.interval,
+                      text.percent(time.value_s / total if total else None), bound)  # fmt: skip
     console.print(table, width=_width(console))
-    if len(ordered) > most:
-        _say(console, Text(f"and {len(ordered) - most} more; intervals are on the total"))
+    if len(rows) > most:
+        _say(console, Text(f"and {len(rows) - most} more; --operators {len(rows)} lists all"))
 
 
 def print_changes(console: Console, changes: Sequence[Change]) -> None:
@@ -218,8 +223,9 @@ def _print_operators(console: Console, rows: Sequence[join.OperatorRow]) -> None
 
 
 def _print_forecasts(console: Console, ranked: Sequence[Forecast], measured: Interval | None, here: str | None) -> None:
-    columns = (("device", "l"), ("time", "r"), ("90 % interval", "r"), ("bound", "l"), ("MFU", "r"), ("memory", "r"))
-    table = _table("forecasts from physics alone", *columns)
+    columns = (("device", "l"), ("time", "r"), ("90 % interval", "r"), ("bound", "l"), ("MFU", "r"), ("memory", "r"),
+               ("energy", "r"))  # fmt: skip
+    table = _table(_forecast_title(ranked), *columns)
     for f in ranked:
         time = text.estimate(f.total)
         table.add_row(
@@ -228,7 +234,10 @@ def _print_forecasts(console: Console, ranked: Sequence[Forecast], measured: Int
             time.interval,
             f.bound,
             text.percent(f.mfu),
-            Text("fits") if f.fits else Text(f"needs {text.byte_count(f.peak_memory_bytes)}", style="red"),
+            _memory(f),
+            f"\N{LESS-THAN OR EQUAL TO} {text.joules(f.energy_bound_j)}"
+            if f.energy_bound_j is not None
+            else "not known",
             style="bold" if f.device == here else None,
         )
     console.print(table, width=_width(console))
@@ -242,6 +251,27 @@ def _print_forecasts(console: Console, ranked: Sequence[Forecast], measured: Int
         devices = [f.device for f in ranked if warning in f.warnings]
         named = ", ".join(devices[:4]) + (f" and {len(devices) - 4} more" if len(devices) > 4 else "")
         _say(console, Text(f"! {named}: {warning}", style="yellow"))
+
+
+def _tail(module: str) -> str:
+    """The end of a module's path, which tells what it is; the way there fills the table."""
+    parts = module.split(".")
+    return module if len(parts) <= 2 else "\N{HORIZONTAL ELLIPSIS}" + ".".join(parts[-2:])
+
+
+def _forecast_title(forecasts: Sequence[Forecast]) -> str:
+    """What the forecasts of one table have in common."""
+    if not forecasts:
+        return "forecasts"
+    ways = {"eager": "", "compiled": ", compiled", "cuda-graph": ", as one CUDA graph"}
+    shared = {f"{f.mode} in {f.dtype}{ways[f.host]} ({f.predictor})" for f in forecasts}
+    return f"forecast of {forecasts[0].task}: one step, {shared.pop()}" if len(shared) == 1 else "forecasts of one step"
+
+
+def _memory(f: Forecast) -> Text:
+    """'1.2 of 80 GiB', or in red that it does not fit."""
+    needed, has = text.byte_count(f.peak_memory_bytes), text.byte_count(f.memory_bytes)
+    return Text(f"{needed} of {has}") if f.fits else Text(f"needs {needed} of {has}", style="red")
 
 
 def _table(title: str, *columns: tuple[str, str]) -> Table:

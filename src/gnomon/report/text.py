@@ -39,6 +39,13 @@ def per_second(value: float | None, unit: str, missing: str = NOT_KNOWN) -> str:
     return missing if value is None else format_count(value, f"{unit}/s")
 
 
+def joules(value: float | None, missing: str = NOT_KNOWN) -> str:
+    """'3.1 J', '12 mJ'."""
+    if value is None:
+        return missing
+    return format_count(value, "J") if value >= 1 or value == 0 else f"{1000 * value:.3g} mJ"
+
+
 def percent(fraction: float | None, missing: str = NOT_MEASURED) -> str:
     """'12.3 %'; a share that rounds to nothing but is something reads '< 0.1 %'."""
     if fraction is None:

@@ -55,7 +55,7 @@ def resolve(
     host: Mapping[str, Any] | None = None,
 ) -> task.Task:
     """The task that `target` means: a manifest's path, a task's name (`name@constraint`), a configuration of
-    transformers (`config.json`), or `package.module:callable`.
+    transformers (`config.json`, or the folder that it is in), or `package.module:callable`.
 
     dims: sizes by name, over those of the manifest. dtype, mode: instead of the manifest's. device: where it will run.
     trust: code beside the manifest may be named. search: further folders with manifests. host: facts of the machine as
@@ -148,6 +148,8 @@ class _Resolver:
     def opened(self, target: str | Path) -> tuple[Loaded, Manifest]:
         text = str(target)
         path = Path(target)
+        if (path / "config.json").is_file():  # what a download of a model looks like
+            path = path / "config.json"
         if isinstance(target, Path) or path.suffix in (".yaml", ".yml", ".json") or path.is_dir() or "/" in text:
             loaded = load(path)
             if isinstance(loaded.document, Mapping) and "apiVersion" not in loaded.document and path.suffix == ".json":

@@ -1,0 +1,50 @@
+"""`gnomon forecast`: latency on devices that are not here. The first argument is a TASK unless it is a verb."""
+
+import importlib
+
+import click
+
+_VERBS: dict[str, str] = {}
+_TASK = "TASK"  # no name that a user would type: the verb that is meant when there is none
+
+
+class _Forecast(click.Group):
+    """Sub-verbs beside a default: what is no verb is the TASK (one called 'sweep' is written ./sweep, or after --)."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        module = "task" if name == _TASK else name.replace("-", "_") if name in _VERBS else None
+        if module is None:
+            return None
+        found: click.Command = importlib.import_module(f"gnomon.cli.forecast.{module}").command
+        return found
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*_VERBS, *ctx.help_option_names):
+            args = [_TASK, *args]
+        return super().parse_args(ctx, args)
+
+    def _default(self, ctx: click.Context) -> click.Command:
+        command = self.get_command(ctx, _TASK)
+        assert command is not None
+        return command
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "[OPTIONS] TASK")
+        formatter.write_usage(ctx.command_path, "VERB ...", prefix="       ")
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self._default(ctx).format_help_text(ctx, formatter)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        click.Command.format_options(self._default(ctx), ctx, formatter)
+        if _VERBS:
+            with formatter.section("Verbs"):
+                formatter.write_dl(list(_VERBS.items()))
+
+
+@click.group(cls=_Forecast, invoke_without_command=False)
+def command() -> None:
+    """Forecast a task."""
