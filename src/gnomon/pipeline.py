@@ -1,17 +1,22 @@
 """The stages in their order. The only module that knows all of them; records go to the store as they come."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gnomon._version import __version__
 from gnomon.core import paths, process
-from gnomon.core.errors import DamagedData
+from gnomon.core.errors import DamagedData, UsageError
 from gnomon.devices import catalogue
 from gnomon.devices.device import Device
+from gnomon.forecast import calibration
+from gnomon.forecast.predictors import Physics
 from gnomon.forecast.record import Forecast
 from gnomon.forecast.setting import Setting, forecasts
+from gnomon.forecast.work import Work, works
+from gnomon.measure.probes.timing import CALM, Reading
 from gnomon.measure.record import Comparison, Level, Measurement
 from gnomon.report import html
 from gnomon.report.examination import Examination
@@ -129,6 +134,110 @@ def forecast_everywhere(
     for result in found:
         run.add(result)
     return found, remarks
+
+
+LEAST_CALIBRATION_S = 10.0  # below, not even every class of operator is seen once
+_VISITS = 3  # each kernel is wanted three times, undisturbed
+_CHOSEN_SHARE = 0.6  # of the budget is planned; the rest repeats what was disturbed
+
+
+def calibrate(
+    device: str, budget_s: float, run: Run, *, threads: int = 1, progress: Progress = _silent
+) -> calibration.Calibration:
+    """Measure kernels on the device at hand and store what they say about forecasts for it.
+
+    device: 'cpu', 'cuda' or 'cuda:1'. budget_s: time for measuring, peaks and start-up not counted. threads: of the
+    CPU. Raises UsageError for another device or a budget that is too small, NotRunnable without that GPU.
+    """
+    from gnomon.measure.peaks import gpu_device, host_device
+    from gnomon.measure.probes.run import index_of, probe
+
+    if not budget_s >= LEAST_CALIBRATION_S:
+        raise UsageError(
+            f"a calibration takes at least {LEAST_CALIBRATION_S:.0f} s; got a budget of {budget_s:g} s. Try --budget 2m"
+        )
+    index = index_of(device)
+    progress("measuring this machine's peaks (kept for later runs)" if index is None else f"looking at {device}")
+    target = host_device(threads=threads, progress=progress) if index is None else gpu_device(index)
+    started = datetime.now(UTC)
+    progress("choosing kernels")
+    candidates = _candidates()
+    prices = Physics().prices([candidate.work for candidate in candidates], target)
+    costs = [_VISITS * _visit_s(c, price.time.value_s) for c, price in zip(candidates, prices, strict=True)]
+    chosen = calibration.choose([c.work for c in candidates], costs, _CHOSEN_SHARE * budget_s)
+    names = [candidates[i].name for i in chosen]
+    probed = probe(names, device=device, threads=threads, budget_s=budget_s, on_progress=progress)
+    by_name = {candidate.name: candidate for candidate in candidates}
+    samples = tuple(
+        calibration.Sample(r.name, by_name[r.name].work, by_name[r.name].views, r.seconds, r.spread / 2)
+        for r in probed.readings
+    )
+    host = calibration.Host(**asdict(probed.host))
+    result = calibration.Calibration(
+        device=target,
+        predictor=Physics.name,
+        measured_at=started.isoformat(timespec="seconds"),
+        clock="cpu" if index is None else "cuda",
+        threads=threads,
+        allocator=probed.allocator,
+        versions=probed.versions,
+        budget_s=budget_s,
+        elapsed_s=(datetime.now(UTC) - started).total_seconds(),
+        host=host,
+        samples=samples,
+        factors=calibration.factors(samples, calibration.fit(samples, host, target)),
+        warnings=tuple(_calibration_warnings(names, probed.readings)),
+    )
+    run.add(result)
+    return result
+
+
+def stored_calibration(store: Store, device: Device) -> calibration.Calibration | None:
+    """The newest calibration of this device in the store, None when there is none."""
+    rows = [row for row in store.results(kind="calibration") if row.device == device.name]
+    found: calibration.Calibration | None = store.load(rows[-1].id) if rows else None
+    return found
+
+
+class _Candidate(NamedTuple):
+    """A probe that could be measured. views: operators in it that only make views. input_bytes: what it is fed."""
+
+    name: str
+    work: Work
+    views: int
+    input_bytes: float
+
+
+def _candidates() -> list[_Candidate]:
+    """Every probe of the pool as a forecast sees it."""
+    from gnomon.measure.probes.pool import pool
+    from gnomon.workload.capture import capture as capture_graph
+
+    found = []
+    for name, one in pool().items():
+        inputs = [given.allocate() for given in one.inputs]
+        demands = works(capture_graph(one.function, inputs, name=name))
+        (work,) = (w for w in demands if w.category != "view")
+        found.append(_Candidate(name, work, len(demands) - 1, sum(x.numel() * x.element_size() for x in inputs)))
+    return found
+
+
+def _visit_s(candidate: _Candidate, predicted_s: float) -> float:
+    """What one visit takes: making the inputs, a first call, three timed ones or 30 ms of them, the reference."""
+    return 0.04 + max(4 * predicted_s, 0.03) + 1.5e-9 * candidate.input_bytes
+
+
+def _calibration_warnings(names: Sequence[str], readings: Sequence[Reading]) -> list[str]:
+    warnings = []
+    disturbed = sum(reading.disturbance > CALM for reading in readings)
+    if disturbed:
+        warnings.append(
+            f"{disturbed} of {len(readings)} kernels were never seen undisturbed: something else used this machine. "
+            "Calibrate again when it is quiet, or give more time with --budget"
+        )
+    if len(readings) < len(names):
+        warnings.append(f"{len(names) - len(readings)} of {len(names)} chosen kernels were not reached in the budget")
+    return warnings
 
 
 def sharpen(

@@ -16,6 +16,7 @@ _VERBS = {
     "run": "measure a task on this machine",
     "trace": "record where one call of a task spends its time",
     "forecast": "latency of a task on devices that are not here",
+    "calibrate": "measure kernels here, so that forecasts for this machine are right",
     "sharpen": "try recipes that make a task faster and keep those that hold",
     "compare": "two stored measurements, or two recipes interleaved",
     "devices": "the catalogue of devices, and this machine's measured peaks",

@@ -21,6 +21,7 @@ RECORDS = Registry(
         "measurement": "gnomon.measure.record:Measurement",
         "comparison": "gnomon.measure.record:Comparison",
         "forecast": "gnomon.forecast.record:Forecast",
+        "calibration": "gnomon.forecast.calibration:Calibration",
         "change": "gnomon.sharpen.record:Change",
         "device": "gnomon.devices.device:Device",
         "host": "gnomon.devices.host:Host",
@@ -56,6 +57,7 @@ HOT: Mapping[str, Mapping[str, str]] = {
         "speedup": "speedup.speedup.value",
         "verdict": "verdict",
     },
+    "calibration": {"device": "device.name", "variant": "predictor"},
     "device": {"device": "name"},
     "host": {"device": "cpu"},
 }
