@@ -13,8 +13,10 @@ from gnomon.devices import catalogue
 from gnomon.devices.device import Device
 from gnomon.forecast import calibration
 from gnomon.forecast.predictors import Physics
+from gnomon.forecast.prices import Prices
 from gnomon.forecast.record import Forecast
 from gnomon.forecast.setting import Setting, forecasts
+from gnomon.forecast.sweep import Sizes, Sweep, sweep
 from gnomon.forecast.work import Work, works
 from gnomon.measure.probes.timing import CALM, Reading
 from gnomon.measure.record import Comparison, Level, Measurement
@@ -125,12 +127,25 @@ def measure(
 
 
 def forecast_everywhere(
-    task: Task, graph: OpGraph, devices: Sequence[Device], run: Run, setting: Setting | None = None
+    task: Task,
+    graph: OpGraph,
+    devices: Sequence[Device],
+    run: Run,
+    setting: Setting | None = None,
+    calibrations: Mapping[str, calibration.Calibration] | None = None,
 ) -> tuple[list[Forecast], list[str]]:
-    """A forecast for every device that can run the task so, and a remark for each that cannot."""
+    """A forecast for every device that can run the task so, and a remark for each that cannot.
+
+    calibrations: device name -> the calibration that its forecast uses.
+    """
     found, remarks = forecasts(
-        graph, devices, setting or Setting(), batch=task.dims.get("B", 0), dims=task.dims
-    )  # fmt: skip
+        graph,
+        devices,
+        setting or Setting(),
+        batch=task.dims.get("B", 0),
+        dims=task.dims,
+        calibrations=calibrations,
+    )
     for result in found:
         run.add(result)
     return found, remarks
@@ -139,6 +154,35 @@ def forecast_everywhere(
 LEAST_CALIBRATION_S = 10.0  # below, not even every class of operator is seen once
 _VISITS = 3  # each kernel is wanted three times, undisturbed
 _CHOSEN_SHARE = 0.6  # of the budget is planned; the rest repeats what was disturbed
+
+
+def sweep_task(
+    resolve: Callable[[Sizes], Task],
+    devices: Sequence[Device],
+    run: Run,
+    *,
+    batches: Sequence[int],
+    seqlens: Sequence[int] = (),
+    dtypes: Sequence[str] = (),
+    length: int | None = None,
+    setting: Setting | None = None,
+    prices: Prices | None = None,
+) -> Sweep:
+    """Every combination of batch, length, dtype and device forecast. resolve: the task at some sizes."""
+    from gnomon.workload.capture import capture_task
+
+    result = sweep(
+        lambda sizes: capture_task(resolve(sizes)),
+        devices,
+        batches=batches,
+        seqlens=seqlens,
+        dtypes=dtypes,
+        length=length,
+        setting=setting,
+        prices=prices,
+    )
+    run.add(result)
+    return result
 
 
 def calibrate(

@@ -114,3 +114,37 @@ def test_the_help_names_the_options_of_a_task():
     shown = run("--help").output
     assert "forecast [OPTIONS] TASK" in shown
     assert "--cuda-graph" in shown
+
+
+def test_a_sweep_answers_which_device_to_take(config, tmp_path):
+    prices = write(tmp_path, "prices.yaml", "currency: USD\nper_hour: {T4: 0.35, L4: 0.7}\n")
+    picture = tmp_path / "sweep.svg"
+    given = ["sweep", config, "--batches", "1..4", "--seqlens", "8,16", "--dtypes", "float16,float8",
+             "--device", "T4", "--device", "L4", "--prices", prices, "--plot", picture]  # fmt: skip
+    told = json.loads(run(*given, "--json").stdout)
+    assert len(told["sweep"]["points"]) == 3 * 2 * 2 * 2
+    assert told["answer"].startswith("lowest cost: NVIDIA ")
+    assert "tokens [" in told["answer"]
+    assert picture.read_text("utf-8").startswith("<?xml")
+    assert "no float8" in run(*given).output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batches", "0"], "wanted sizes such as 1,2,4 or 1..64"),
+        (["--batch", "2"], "a sweep takes its sizes from --batches and --seqlens"),
+        (["--dtypes", "float7"], "wanted a dtype out of"),
+        (["--dtypes", "float8", "--device", "T4"], "no device can run the task: NVIDIA Tesla T4"),
+        (["--plot", "x.gif"], "wanted a file called .svg or .png"),
+        (["--best", "cost"], "no device that can run the task has a price"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_told_with_exit_code_2(config, options, message):
+    options = options if "--device" in options else [*options, "--device", "L4"]
+    options = options if "--batches" in options else [*options, "--batches", "1,2"]
+    assert message in run("sweep", config, *options, exit_code=2).output
+
+
+def test_a_task_may_be_called_as_a_verb_is():
+    assert "no task is called 'sweep'" in run("--", "sweep", exit_code=2).output

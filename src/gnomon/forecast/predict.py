@@ -97,12 +97,15 @@ class Forecaster:
         self._host = host
         self._graph, self._dtype, self._batch, self._dims = graph, dtype, batch, dict(dims or {})
         self._demands = works(graph, dtype)
-        self._distinct = list(
-            dict.fromkeys(self._demands)
-        )  # the layers of a model are alike: each demand is priced once
+        self._distinct = list(dict.fromkeys(self._demands))  # layers are alike: each demand is priced once
         self._is_view = [work.category == "view" for work in self._demands]
         self._digest, self._flop, self._unknown = graph.digest, graph.flop, graph.unknown
         self._peak_bytes = peak(resized(graph, dtype)).peak_bytes
+
+    @property
+    def peak_bytes(self) -> float:
+        """Memory that the step holds at its worst moment."""
+        return self._peak_bytes
 
     def on(self, device: Device) -> Forecast:
         """The forecast for one device. Raises UsageError when it lacks a precision that the graph needs."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from gnomon.core.errors import UsageError
 from gnomon.devices.device import Device
+from gnomon.forecast.calibration import Calibration
+from gnomon.forecast.fusion import fuse
 from gnomon.forecast.predict import Forecaster
 from gnomon.forecast.predictors import PREDICTORS, Predictor
 from gnomon.forecast.record import Forecast, Host
@@ -46,33 +48,47 @@ def forecasts(
     *,
     batch: int = 0,
     dims: Mapping[str, int] | None = None,
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> tuple[list[Forecast], list[str]]:
     """A forecast for every device that can run the step so, and the reason for each that cannot.
+
+    calibrations: device name -> kernels measured on it, which correct its forecast.
 
     Raises UsageError for a graph without fixed sizes and for a predictor or a degree that cannot be.
     """
     check_sizes(graph)
-    predictor: Predictor | None = PREDICTORS.get(setting.predictor)() if setting.predictor is not None else None
-    prepared = prepare(graph, setting)
-    forecaster = Forecaster(
-        prepared, dtype=setting.dtype, batch=batch, dims=dims, predictor=predictor, host=setting.host
-    )
+    calibrations = calibrations or {}
+    plain = forecaster(graph, setting, batch=batch, dims=dims)
     found, remarks = [], []
     for device in devices:
+        known = calibrations.get(device.name)
+        ready = plain if known is None else forecaster(graph, setting, batch=batch, dims=dims, calibration=known)
         try:
-            found.append(forecaster.on(device))
+            found.append(ready.on(device))
         except UsageError as error:
             remarks.append(str(error))
     return found, remarks
 
 
-def prepare(graph: OpGraph, setting: Setting) -> OpGraph:
-    """The graph that the devices run: fused when the setting compiles."""
-    if not setting.compiled:
-        return graph
-    from gnomon.forecast.fusion import fuse
-
-    return fuse(graph)
+def forecaster(
+    graph: OpGraph,
+    setting: Setting,
+    *,
+    batch: int = 0,
+    dims: Mapping[str, int] | None = None,
+    calibration: Calibration | None = None,
+) -> Forecaster:
+    """The graph ready for any number of devices: fused when the setting compiles. Raises UsageError."""
+    predictor: Predictor | None = PREDICTORS.get(setting.predictor)() if setting.predictor is not None else None
+    return Forecaster(
+        fuse(graph) if setting.compiled else graph,
+        dtype=setting.dtype,
+        batch=batch,
+        dims=dims,
+        predictor=predictor,
+        host=setting.host,
+        calibration=calibration,
+    )
 
 
 def check_sizes(graph: OpGraph) -> None:

@@ -22,6 +22,7 @@ RECORDS = Registry(
         "comparison": "gnomon.measure.record:Comparison",
         "forecast": "gnomon.forecast.record:Forecast",
         "calibration": "gnomon.forecast.calibration:Calibration",
+        "sweep": "gnomon.forecast.sweep:Sweep",
         "change": "gnomon.sharpen.record:Change",
         "device": "gnomon.devices.device:Device",
         "host": "gnomon.devices.host:Host",
@@ -50,6 +51,7 @@ HOT: Mapping[str, Mapping[str, str]] = {
         "variant": "baseline",
     },
     "forecast": {"task": "task", "device": "device", "variant": "predictor", "latency_s": "total.value_s"},
+    "sweep": {"task": "task", "variant": "predictor"},
     "change": {
         "task": "task",
         "task_digest": "task_digest",

@@ -4,7 +4,9 @@ import importlib
 
 import click
 
-_VERBS: dict[str, str] = {}
+_VERBS = {
+    "sweep": "batch x device x dtype: which device to take",
+}
 _TASK = "TASK"  # no name that a user would type: the verb that is meant when there is none
 
 
@@ -40,9 +42,8 @@ class _Forecast(click.Group):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         click.Command.format_options(self._default(ctx), ctx, formatter)
-        if _VERBS:
-            with formatter.section("Verbs"):
-                formatter.write_dl(list(_VERBS.items()))
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(_VERBS.items()))
 
 
 @click.group(cls=_Forecast, invoke_without_command=False)

@@ -32,6 +32,8 @@ at_least_one = click.IntRange(min=1)
 @click.option("--schedule", type=click.Choice(["gpipe", "1f1b"]), default="1f1b", help="Order of a pipeline's work.")
 @click.option("--zero", type=click.IntRange(0, 3), default=0, help="ZeRO stage of data parallelism.")
 @click.option("--predictor", metavar="NAME", help="Another predictor than ours, to compare with.")
+@click.option("--calibration/--no-calibration", "use_calibration", default=True, show_default=True,
+              help="Use what `gnomon calibrate` measured on the device.")  # fmt: skip
 @click.option("--operators", type=click.IntRange(min=0), default=10, show_default=True,
               help="How many operators to list when one device is asked for.")  # fmt: skip
 @store_option
@@ -40,6 +42,7 @@ def command(
     choice: TaskChoice,
     devices: tuple[str, ...],
     operators: int,
+    use_calibration: bool,
     store_url: str | None,
     as_json: bool,
     **how: Any,
@@ -60,11 +63,14 @@ def command(
     setting = Setting(dtype=choice.dtype, **how)
     task = replace(choice, dtype=captured_in(choice.dtype)).resolve()
     arguments = {"devices": list(devices), "dtype": choice.dtype, **how}
-    with open_store(store_url).begin("forecast", arguments, task.name, task.digest) as run:
+    store = open_store(store_url)
+    with store.begin("forecast", arguments, task.name, task.digest) as run:
         run.add(task)
         chosen = choose(devices, task, run)
         graph = pipeline.capture(task, run)
-        forecasts, remarks = pipeline.forecast_everywhere(task, graph, chosen, run, setting)
+        found = {d.name: pipeline.stored_calibration(store, d) for d in chosen} if use_calibration else {}
+        calibrations = {name: one for name, one in found.items() if one is not None}
+        forecasts, remarks = pipeline.forecast_everywhere(task, graph, chosen, run, setting, calibrations)
         if not forecasts:
             raise UsageError("\n".join(dict.fromkeys(remarks)))
     for remark in remarks:
