@@ -31,6 +31,7 @@ _KERNEL = 0.07  # what a kernel has for itself: alignment, the library's choice 
 _SIZE_SCALE = math.log(8.0)  # sizes this far apart know little of each other
 _NINE_IN_TEN = 1.645
 _DISPATCH_DOUBT = 0.3  # share of the dispatch cost that may be wrong when it is taken off a small kernel
+_SLOWED_DOUBT = 0.5  # share of a disturbance that another kernel may have felt less, or more, than the reference
 _LEAST_SHARE = 0.02  # of a probe's time that is work, whatever its dispatch takes
 
 
@@ -38,7 +39,7 @@ _LEAST_SHARE = 0.02  # of a probe's time that is work, whatever its dispatch tak
 class Sample:
     """A kernel that was measured. seconds: one call, dispatch included. noise: relative, of the time.
 
-    views: operators of the call that only make views.
+    views: operators of the call that only make views. disturbance: by how much the machine was slowed at the time.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Sample:
     views: int
     seconds: Annotated[float, POSITIVE]
     noise: float
+    disturbance: Annotated[float, POSITIVE] = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +168,20 @@ def kind(work: Work) -> str:
 
 
 def _sizes(works: Sequence[Work]) -> np.ndarray:
-    """Logarithms of up to four sizes that decide how efficient a kernel is; kinds with other sizes never meet."""
+    """Logarithms of up to five sizes that decide how efficient a kernel is; kinds with other sizes never meet."""
     rows: list[tuple[float, ...]] = []
     for work in works:
         if (m := work.matmul) is not None:
-            rows.append((m.batch, m.m, m.n, m.k))
+            rows.append((m.batch, m.m, m.n, m.k, 1))
         elif (c := work.convolution) is not None:
-            rows.append((c.inputs * c.groups, c.outputs * c.groups, c.batch * c.pixels, c.kernel * c.kernel))
+            stride = c.source / c.pixels
+            rows.append((c.inputs * c.groups, c.outputs * c.groups, c.batch * c.pixels, c.kernel, stride))
+        elif (r := work.rows) is not None:
+            rows.append((r.rows, r.columns, 1, 1, 1))
         else:
-            intensity = (work.flop or 0.0) / max(work.moved_bytes, 1.0)
-            rows.append((max(work.moved_bytes, 1.0), math.exp(min(intensity, 4.0)), 1, 1))
-    return np.log(np.array(rows, dtype=float).reshape(-1, 4))
+            size = max(work.moved_bytes, 1.0)
+            rows.append((size, size / max(work.indices, 1) if work.indices else 1, 1, 1, 1))
+    return np.log(np.array(rows, dtype=float).reshape(-1, 5))
 
 
 def _equal(left: Sequence[str], right: Sequence[str]) -> np.ndarray:
@@ -228,9 +233,11 @@ def fit(samples: Sequence[Sample], host: Host, device: Device, predictor: Predic
     ratios, noise = [], []
     for sample, price in zip(samples, predicted, strict=True):
         overhead = host.bare_s + sample.views * host.view_s if device.kind == "cpu" else 0.0
-        work_s = max(sample.seconds - overhead, _LEAST_SHARE * sample.seconds)
+        seconds = sample.seconds / sample.disturbance
+        work_s = max(seconds - overhead, _LEAST_SHARE * seconds)
         ratios.append(math.log(work_s / price.time.value_s))
-        noise.append(math.hypot(sample.noise, _DISPATCH_DOUBT * overhead / work_s))
+        doubts = (sample.noise, _DISPATCH_DOUBT * overhead / work_s, _SLOWED_DOUBT * math.log(sample.disturbance))
+        noise.append(math.hypot(*doubts))
     return Fit(works, ratios, noise)
 
 
@@ -265,6 +272,9 @@ class Calibrated:
             time = Estimate(value, value * math.exp(-half), value * math.exp(half))
             prices.append(Price(time, price.bound, price.occupancy))
         return prices
+
+    def common_spread(self, device: Device) -> float:
+        return 0.10  # on the device at hand: caches warmer or colder than in a lone kernel, Python beyond dispatch
 
     def dispatch(self, phases: Sequence[str], mode: str) -> Efficiency:
         """Host time per operator of a graph. phases: of its operators that are no views. mode: as the graph's."""

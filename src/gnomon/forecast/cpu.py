@@ -31,7 +31,7 @@ CPU: dict[str, Constants] = {
     "matmul": Constants(Efficiency(0.90, 0.55, 1.0), Efficiency(0.85, 0.45, 1.1)),
     "convolution": Constants(Efficiency(0.75, 0.40, 1.0), Efficiency(0.50, 0.25, 1.0)),
     "attention": Constants(Efficiency(0.45, 0.25, 0.9), Efficiency(0.60, 0.30, 1.0)),
-    "gather": Constants(Efficiency(0.8, 0.3, 1.0), Efficiency(0.40, 0.10, 1.0)),
+    "gather": Constants(Efficiency(0.8, 0.3, 1.0), Efficiency(0.75, 0.30, 1.2)),
 }
 # FLOP's worth of time at the vector peak that one counted FLOP takes (`workload.cost` counts a tanh as one): what
 # polynomials of elementary functions need, and loops that compilers leave scalar. Same origin as above.
@@ -44,9 +44,12 @@ WEIGHT: dict[str, float] = {
     "native_layer_norm": 8, "native_group_norm": 8, "native_layer_norm_backward": 8, "native_group_norm_backward": 8,
     "native_batch_norm": 4, "native_batch_norm_training": 50, "native_batch_norm_backward": 20,
     "argmax": 250, "argmin": 250, "cumsum": 150, "amax": 10, "max": 100, "min": 100, "var": 20, "std": 20,
-    "var_mean": 20,
+    "var_mean": 20, "upsample_bilinear2d": 40, "upsample_bicubic2d": 40,
 }  # fmt: skip
-CATEGORY_WEIGHT: dict[str, float] = {"pooling": 600.0, "random": 500.0, "sort": 300.0, "gather": 40.0}
+CATEGORY_WEIGHT: dict[str, float] = {"pooling": 500.0, "random": 500.0, "sort": 300.0}
+_SCATTERS = ("index_add", "scatter_add", "index_put", "index_put_impl", "embedding_dense_backward", "index_reduce")
+_INDEX_S = 5e-9  # to check one index and turn it into an address
+_STRIDED = 3.0  # what is read out of order takes as much more traffic: lines are used in part
 CACHED = Efficiency(3.5, 2.0, 8.0)  # how much faster than memory a small working set comes
 PAGE_FAULT_S = Efficiency(1.0e-6, 0.25e-6, 2.5e-6)  # mapping and zeroing one page: bare metal to virtual machines
 PAGE_BYTES = 4096
@@ -54,8 +57,9 @@ MAPPED_FROM_BYTES = 32 * 2**20  # glibc maps from its largest dynamic threshold 
 _SMALL_CACHED = 1 / 32  # share of the last cache below which a working set has the full gain
 _P = 4
 _HALF_SIZE = 30.0  # rows, columns or depth with which a product reaches half of what that size allows
+_ONE_ROW = 0.1  # two operations for each loaded number: what a load a cycle allows
 _HALF_DEPTH, _HALF_CHANNELS = 50.0, 16.0  # the same for a convolution's products per output and its output channels
-_DEPTHWISE = 0.08  # of the peak: one product per loaded element, and a change of layout before and after
+_DEPTHWISE = 0.08  # of the peak with a 3 x 3 window, by its side: few products per element, and layout is changed
 _BACKWARD = 0.75  # of the forward convolution's efficiency
 
 
@@ -70,13 +74,14 @@ def price(work: Work, device: Device, page_s: Efficiency = PAGE_FAULT_S) -> Pric
     shape = _shape_efficiency(work)
     ideal_s = (work.flop or 0.0) / _peak(work, device)
     compute_s = ideal_s * weight(work) / shape
-    memory_s = work.moved_bytes / device.memory_bandwidth_b_s.value
-    pages = mapped_pages(work)
+    bandwidth, moved = device.memory_bandwidth_b_s.value, traffic_bytes(work)
+    pages, indexing_s = mapped_pages(work), work.indices * _INDEX_S
 
     def seconds(compute: float, memory: float, cache: float, page: float) -> float:
         arithmetic = max(compute_s / compute, ideal_s)  # never faster than the peak
-        traffic = memory_s / (memory * _cache_gain(work.moved_bytes, device, cache))
-        return float((arithmetic**_P + traffic**_P) ** (1 / _P)) + pages * page
+        warm = (moved - work.weight_bytes) / _cache_gain(moved, device, cache)  # weights were last used a step ago
+        traffic = (warm + work.weight_bytes) / (bandwidth * memory)
+        return float((arithmetic**_P + traffic**_P) ** (1 / _P)) + indexing_s + pages * page
 
     c, m = constants
     value = seconds(c.value, m.value, CACHED.value, page_s.value)
@@ -91,6 +96,14 @@ def price(work: Work, device: Device, page_s: Efficiency = PAGE_FAULT_S) -> Pric
 def weight(work: Work) -> float:
     """Additions' worth of time of one counted FLOP."""
     return WEIGHT.get(work.operator, CATEGORY_WEIGHT.get(work.category, 1.0))
+
+
+def traffic_bytes(work: Work) -> float:
+    """Compulsory traffic, and what order and place cost: lines used in part, rows read and written where they are."""
+    moved = work.moved_bytes + _STRIDED * work.strided_bytes
+    if work.operator in _SCATTERS and work.fresh_bytes:  # out of place: the copy is counted, the additions are not
+        moved += 2 * work.item_bytes * (work.flop or 0.0)
+    return moved
 
 
 def mapped_pages(work: Work) -> float:
@@ -115,17 +128,17 @@ def _shape_efficiency(work: Work) -> float:
 
 
 def _matmul_efficiency(shape: MatmulShape) -> float:
-    """Each size s fills the lanes and hides its edges by s / (s + half); one row still streams, hence the root."""
+    """Each size s fills the lanes and hides its edges by s / (s + half); a single row has a kernel of its own."""
     m, n, k = (size / (size + _HALF_SIZE) for size in (shape.m, shape.n, shape.k))
-    return m**0.75 * n**0.75 * k
+    return (m if shape.m > 1 else _ONE_ROW) * n**0.5 * k**0.5
 
 
 def _convolution_efficiency(shape: ConvolutionShape) -> float:
     if shape.groups > 1 and shape.inputs == 1:
-        return _DEPTHWISE
+        return min(_DEPTHWISE * math.sqrt(shape.kernel / 9), 1.0)
     depth = shape.inputs * shape.kernel
     dense = depth / (depth + _HALF_DEPTH) * shape.outputs / (shape.outputs + _HALF_CHANNELS)
-    return max(dense, _DEPTHWISE)
+    return max(dense, _DEPTHWISE / 2)
 
 
 def _cache_gain(working_set_bytes: float, device: Device, most: float) -> float:

@@ -10,6 +10,7 @@ aiconfigurator's bf16 kernels on three. Where neither has data the constant is o
 fitted per device: a device is only its data sheet. What is systematic in their errors is `residual.py`'s affair.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -30,11 +31,11 @@ class Constants(NamedTuple):
 _STREAM = Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.78, 0.55, 0.92))
 GPU: dict[Kind, Constants] = {
     # above 1: the tile model can be too pessimistic by that much; the peak itself is never passed
-    "linear": Constants(Efficiency(0.85, 0.40, 1.15), Efficiency(0.65, 0.40, 0.85)),
+    "linear": Constants(Efficiency(0.92, 0.45, 1.20), Efficiency(0.65, 0.40, 0.85)),
     "bmm": Constants(Efficiency(0.85, 0.40, 1.15), Efficiency(0.65, 0.40, 0.85)),
     "convolution": Constants(Efficiency(0.60, 0.19, 1.0), Efficiency(0.60, 0.30, 0.85)),
-    "prefill": Constants(Efficiency(0.55, 0.29, 0.85), Efficiency(0.60, 0.15, 0.85)),
-    "decode": Constants(Efficiency(0.45, 0.20, 0.85), Efficiency(0.70, 0.25, 0.90)),
+    "prefill": Constants(Efficiency(0.45, 0.25, 0.80), Efficiency(0.60, 0.15, 0.85)),
+    "decode": Constants(Efficiency(0.45, 0.20, 0.85), Efficiency(0.85, 0.25, 0.95)),
     "moe": Constants(Efficiency(0.55, 0.25, 1.0), Efficiency(0.60, 0.30, 0.90)),
     "elementwise": _STREAM,
     "softmax": Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.55, 0.28, 0.80)),
@@ -43,18 +44,24 @@ GPU: dict[Kind, Constants] = {
 }
 MATRIX_KINDS = ("linear", "bmm", "convolution", "prefill", "decode", "moe")
 LAUNCH_FLOOR_S = Efficiency(2.5e-6, 1.5e-6, 6e-6)  # least time of a kernel on a GPU, launch path excluded
+_FLOORS_S: dict[Kind, Efficiency] = {  # the least time where an operator is several kernels: split keys, routing
+    "prefill": Efficiency(7e-6, 4e-6, 15e-6),
+    "decode": Efficiency(9e-6, 5e-6, 20e-6),
+    "moe": Efficiency(15e-6, 8e-6, 40e-6),
+}
+# bytes per second that one unit reads at most when few threads keep few loads in flight, as decoding does
+_UNIT_BANDWIDTH_B_S = 60e9
 _P = 4
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (128, 32), (32, 128), (64, 32), (32, 32))
 _TILE_OVERHEAD = 8  # a tile of a x b moves a + b operands for a b products: small tiles feed the units less well
 _ATTENTION_TILE = 128  # queries of one thread block
 
-# The power limit. Energy of one fp32 operation with everything around it, at 1.4 GHz in a 16 nm process, its growth
-# with the process and with the clock (voltage), and the share of the limit that memory and leakage take. Ours: rounded
-# from what GPUs with much (V100, P100) and little (T4, P4) power per peak operation sustain.
-ENERGY_J = 22e-12
-_ENERGY_PROCESS = 1.5
+# The power limit. Energy of one fp32 operation with everything around it at 1.4 GHz, by process; its growth with the
+# clock (voltage); what memory, leakage and converters take before anything is computed. Ours: rounded from what GPUs
+# with much (V100, P100) and little (T4, P4) power per peak operation sustain, and from half-precision products.
+ENERGY_J = {4e-9: 3.3e-12, 7e-9: 6.7e-12, 12e-9: 13.5e-12, 16e-9: 16e-12}  # straight lines between logarithms
 _ENERGY_CLOCK = 1.2
-_STATIC_SHARE = 0.25
+_STATIC_W, _STATIC_SHARE = 20.0, 0.12
 _MATRIX_UNIT_ENERGY = {
     "tf32": 1 / 3,
     "float16": 1 / 6,
@@ -88,12 +95,13 @@ def physics(kernels: Kernels, device: Device) -> Physics:
     constants = GPU[kernels.kind]
     compute_s = kernels["flop"] / peak(kernels.kind, kernels.precision, device)
     memory_s = kernels["moved_bytes"] / device.memory_bandwidth_b_s.value
+    loads_s = kernels["moved_bytes"] / (_UNIT_BANDWIDTH_B_S * device.units.value) * (kernels.kind == "decode")
     occupancy, columns = _SHAPES[kernels.kind](kernels, device)
     share = power_share(kernels.kind, kernels.precision, device)
 
     def seconds(compute: float, memory: float) -> Array:
         arithmetic = np.maximum(compute_s / (compute * occupancy * share), compute_s)  # never faster than the peak
-        return (arithmetic**_P + (memory_s / memory) ** _P) ** (1 / _P)
+        return (arithmetic**_P + (memory_s / memory + loads_s) ** _P) ** (1 / _P)
 
     c, m = constants
     value = seconds(c.value, m.value)
@@ -105,6 +113,11 @@ def physics(kernels: Kernels, device: Device) -> Physics:
     )
     features = np.stack([*common, *columns], axis=1)
     return Physics(compute_s, memory_s, occupancy, value, seconds(c.high, m.high), seconds(c.low, m.low), features)
+
+
+def floor_s(kind: Kind) -> Efficiency:
+    """Least seconds of an operator of this kind on a GPU, without the host."""
+    return _FLOORS_S.get(kind, LAUNCH_FLOOR_S)
 
 
 def peak(kind: Kind, precision: str, device: Device) -> float:
@@ -125,10 +138,13 @@ def power_share(kind: Kind, precision: str, device: Device) -> float:
         return 1.0
     process = device.process_m.value if device.process_m else _USUAL_PROCESS_M
     clock = device.clock_hz.value if device.clock_hz else _USUAL_CLOCK_HZ
-    energy = ENERGY_J * (process / 16e-9) ** _ENERGY_PROCESS * (clock / 1.4e9) ** _ENERGY_CLOCK
+    at = np.interp(math.log(process), np.log(list(ENERGY_J)), np.log(list(ENERGY_J.values())))
+    energy = math.exp(at) * (clock / 1.4e9) ** _ENERGY_CLOCK
     energy *= _MATRIX_UNIT_ENERGY.get(precision, 1.0)
     wanted_w = energy * peak(kind, precision, device)
-    return min(1.0, ((1 - _STATIC_SHARE) * device.tdp_w.value / wanted_w) ** (1 / (1 + _ENERGY_CLOCK)))
+    limit_w = device.tdp_w.value
+    static_w = min(_STATIC_W + _STATIC_SHARE * limit_w, 0.5 * limit_w)
+    return min(1.0, ((limit_w - static_w) / wanted_w) ** (1 / (1 + _ENERGY_CLOCK)))
 
 
 # What the shape of a kernel does to the device: (useful share of its units, feature columns) --------------------------

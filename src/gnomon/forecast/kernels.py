@@ -61,6 +61,8 @@ def group(works: Sequence[Work]) -> list[Group]:
 
 def kind_of(work: Work) -> Kind:
     """Which model prices this operator."""
+    if work.operator.startswith("fused"):
+        return "elementwise"  # a compiler's kernel keeps a row at hand: it streams, whatever it reduces
     if work.matmul is not None:
         return "bmm" if work.matmul.batch > 1 else "linear"
     if work.attention is not None:

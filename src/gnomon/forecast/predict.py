@@ -1,7 +1,7 @@
 """Forecast of a whole step: operators priced one by one, the host that launches them, memory, and one interval."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ from gnomon.core.units import format_bytes
 from gnomon.devices.device import Device
 from gnomon.forecast.calibration import Calibrated, Calibration
 from gnomon.forecast.dtypes import resized
-from gnomon.forecast.predictors import Physics, Predictor, price_all
-from gnomon.forecast.price import Efficiency, Price, spread
+from gnomon.forecast.predictors import Gnomon, Predictor, price_all
+from gnomon.forecast.price import NINE_IN_TEN, Efficiency, Price, spread
 from gnomon.forecast.record import Bound, Estimate, Forecast, Host, OpForecast
 from gnomon.forecast.work import Work, works
 from gnomon.workload.graph import OpGraph
@@ -39,10 +39,6 @@ LAUNCHING: Mapping[Host, Launching] = {
     "compiled": Launching(Efficiency(4e-6, 2e-6, 8e-6), _NOTHING, Efficiency(15e-6, 5e-6, 40e-6)),
     "cuda-graph": Launching(Efficiency(1e-6, 0.5e-6, 2e-6), _NOTHING, Efficiency(10e-6, 5e-6, 30e-6)),
 }
-# What is common to all operators of a device (clocks under a power limit, library versions) does not average out.
-SHARED_SPREAD = 0.22
-CALIBRATED_SPREAD = 0.10  # on the device at hand: caches warmer or colder than in a lone kernel, Python beyond dispatch
-_NINE_IN_TEN = 1.645
 
 
 class _Timeline(NamedTuple):
@@ -93,7 +89,7 @@ class Forecaster:
         if host not in LAUNCHING:
             raise UsageError(f"wanted a host out of {', '.join(LAUNCHING)}; got {host!r}")
         self._calibrated = Calibrated(calibration, predictor) if calibration is not None else None
-        self._predictor: Predictor = self._calibrated or predictor or Physics()
+        self._predictor: Predictor = self._calibrated or predictor or Gnomon()
         self._host = host
         self._graph, self._dtype, self._batch, self._dims = graph, dtype, batch, dict(dims or {})
         self._demands = works(graph, dtype)
@@ -115,8 +111,8 @@ class Forecaster:
         launching = self._launching()
         by_demand = dict(zip(self._distinct, price_all(self._predictor, self._distinct, device), strict=True))
         prices = [by_demand[work] for work in demands]
-        common = SHARED_SPREAD if self._calibrated is None else CALIBRATED_SPREAD
-        total = _total(device, [p.time for p in prices], [w.category for w in demands], is_view, launching, common)
+        common = self._predictor.common_spread(device)
+        total = _total(device, prices, [w.category for w in demands], is_view, launching, common)
         shares = _bound_shares(device, prices, is_view, launching)
         main = _main_precision(demands, device)
         capacity = device.memory_bytes.value
@@ -175,7 +171,7 @@ def _bound_shares(
 
 def _total(
     device: Device,
-    times: Sequence[Estimate],
+    prices: Sequence[Price],
     categories: Sequence[str],
     is_view: Sequence[bool],
     launching: Launching,
@@ -185,16 +181,13 @@ def _total(
 
     common: standard deviation, as a logarithm, of what all operators share.
     """
-    by_category: dict[str, list[Estimate]] = defaultdict(list)
-    for time, category in zip(times, categories, strict=True):
-        by_category[category].append(time)
+    by_category: dict[str, list[Price]] = defaultdict(list)
+    for price, category in zip(prices, categories, strict=True):
+        by_category[category].append(price)
+    times = [price.time for price in prices]
     device_s = math.fsum(t.value_s for t in times)
-    variance = common**2
-    for group in by_category.values():
-        sums = Estimate(*(math.fsum(getattr(t, end) for t in group) for end in ("value_s", "low_s", "high_s")))
-        if device_s > 0:
-            variance += (sums.value_s / device_s * spread(sums)) ** 2
-    factor = math.exp(_NINE_IN_TEN * math.sqrt(variance))
+    variance = common**2 + sum((_deviation_s(group) / device_s) ** 2 for group in by_category.values() if device_s > 0)
+    factor = math.exp(NINE_IN_TEN * math.sqrt(variance))
 
     def run(scale: float, end: str) -> float:
         return _run(device, [t.value_s * scale for t in times], is_view, *(getattr(e, end) for e in launching)).total_s
@@ -205,6 +198,22 @@ def _total(
         max(run(1 / factor, "low"), least),
         run(factor, "high"),
     )
+
+
+def _deviation_s(prices: Sequence[Price]) -> float:
+    """Standard deviation of the sum of one category's times. Equal prices are the same kernel and err together."""
+    alike: dict[Estimate, int] = Counter(price.time for price in prices)
+    shared = {price.time: price.shared for price in prices}
+    together, apart = 0.0, 0.0
+    for time, count in alike.items():
+        whole = spread(time)
+        common = shared[time]
+        if common is None:
+            common = whole
+        seconds = count * time.value_s
+        together += seconds * min(common, whole)
+        apart += seconds**2 * max(whole**2 - common**2, 0.0)
+    return math.sqrt(together**2 + apart)
 
 
 def _run(

@@ -1,15 +1,20 @@
 """Predictors by name: each prices operators on a device. `gnomon` is ours; the others are there to be compared with."""
 
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from gnomon.core.registry import Registry
 from gnomon.devices.device import Device
 from gnomon.forecast import cpu, gpu
 from gnomon.forecast.collectives import transfer_time
-from gnomon.forecast.kernels import group
-from gnomon.forecast.price import Price
+from gnomon.forecast.kernels import Array, Kernels, group
+from gnomon.forecast.model import Model, shipped
+from gnomon.forecast.price import NINE_IN_TEN, Price
 from gnomon.forecast.record import Bound, Estimate
+from gnomon.forecast.residual import correct, family
 from gnomon.forecast.work import Work
 
 
@@ -22,6 +27,10 @@ class Predictor(Protocol):
         """The price of every operator, in order. Raises UsageError when the device lacks a precision."""
         ...
 
+    def common_spread(self, device: Device) -> float:
+        """Standard deviation of the logarithm of what is wrong with all operators of a device alike."""
+        ...
+
 
 def price_all(predictor: Predictor, works: Sequence[Work], device: Device) -> list[Price]:
     """The predictor's prices; what moves between devices is priced by `collectives`, whichever predictor it is."""
@@ -30,6 +39,15 @@ def price_all(predictor: Predictor, works: Sequence[Work], device: Device) -> li
         next(local) if work.transfer is None else Price(transfer_time(work.transfer, device), "communication")
         for work in works
     ]
+
+
+class Times(NamedTuple):
+    """Of each kernel: expected, least and most seconds. shared: log spread of what is wrong with all of them alike."""
+
+    value: Array
+    low: Array
+    high: Array
+    shared: float | None
 
 
 class Physics:
@@ -42,24 +60,63 @@ class Physics:
             return [cpu.price(work, device) for work in works]
         prices = [_NOTHING] * len(works)
         for positions, kernels in group(works):
-            times = gpu.physics(kernels, device)
+            physics = gpu.physics(kernels, device)
+            times = self.times(kernels, device, physics)
             for at, i in enumerate(positions):
-                prices[i] = _price(works[i], times, at)
+                prices[i] = _price(works[i], physics, times, at)
         return prices
+
+    def common_spread(self, device: Device) -> float:
+        return 0.22  # clocks under a power limit, versions of libraries: what nothing fitted can know
+
+    def times(self, kernels: Kernels, device: Device, physics: gpu.Physics, is_warm: bool = False) -> Times:
+        """Times of many kernels of one kind on a GPU, given their physics.
+
+        is_warm: the same call was repeated when it was timed, so that operands may lie in the last cache; a forecast
+        never counts on that.
+        """
+        floor = gpu.floor_s(kernels.kind)
+        return Times(physics.seconds + floor.value, physics.low_s + floor.low, physics.high_s + floor.high, None)
+
+
+class Gnomon(Physics):
+    """Physics, corrected by what it got wrong on GPUs that were measured (`residual`); the shipped fit by default."""
+
+    name = "gnomon-1"
+
+    def __init__(self, model: Model | None = None) -> None:
+        self._model = model or shipped()
+
+    def common_spread(self, device: Device) -> float:
+        return super().common_spread(device) if device.kind == "cpu" else 0.06
+
+    def times(self, kernels: Kernels, device: Device, physics: gpu.Physics, is_warm: bool = False) -> Times:
+        name = family(kernels.kind, kernels.precision)
+        experts = self._model.experts.get(name, ())
+        if not experts:
+            return super().times(kernels, device, physics, is_warm)
+        correction = correct(kernels, physics.features, device, experts)
+        spread = self._model.spread(name, correction.distance)
+        least = np.zeros_like(physics.roofline_s) if is_warm else physics.roofline_s
+        value = np.maximum((physics.seconds + gpu.floor_s(kernels.kind).value) * np.exp(correction.log_factor), least)
+        width = NINE_IN_TEN * spread.whole
+        return Times(value, np.maximum(value * math.exp(-width), least), value * math.exp(width), spread.shared)
 
 
 _NOTHING = Price(Estimate(0.0, 0.0, 0.0), "launch")
 
 
-def _price(work: Work, times: gpu.Physics, at: int) -> Price:
-    floor = gpu.LAUNCH_FLOOR_S
-    value, low, high = (float(t[at]) for t in (times.seconds, times.low_s, times.high_s))
-    low, high = low + floor.low, high + floor.high
-    occupancy = float(times.occupancy[at])
+def _price(work: Work, physics: gpu.Physics, times: Times, at: int) -> Price:
+    value, low, high = (float(t[at]) for t in times[:3])
+    occupancy = float(physics.occupancy[at])
     if work.flop is None:
-        return Price(Estimate(value + floor.value, low, 10 * high), "unknown", occupancy)
-    bound: Bound = "compute" if times.compute_s[at] / occupancy >= times.memory_s[at] else "memory"
-    return Price(Estimate(value + floor.value, low, high), "launch" if value < floor.value else bound, occupancy)
+        return Price(Estimate(value, low, 10 * high), "unknown", occupancy, times.shared)
+    bound: Bound = "compute" if physics.compute_s[at] / occupancy >= physics.memory_s[at] else "memory"
+    if physics.roofline_s[at] < gpu.LAUNCH_FLOOR_S.value / 2:
+        bound = "launch"
+    return Price(Estimate(value, low, high), bound, occupancy, times.shared)
 
 
-PREDICTORS = Registry("predictor", {"physics": "gnomon.forecast.predictors:Physics"})
+PREDICTORS = Registry(
+    "predictor", {"gnomon": "gnomon.forecast.predictors:Gnomon", "physics": "gnomon.forecast.predictors:Physics"}
+)

@@ -8,6 +8,7 @@ from typing import Any
 
 from gnomon.forecast.collectives import Transfer
 from gnomon.forecast.dtypes import CASTABLE, CASTS, Cast, cast
+from gnomon.forecast.layout import strided_bytes
 from gnomon.workload.graph import ITEM_BYTES, Category, Op, OpGraph
 
 _FLOATS = {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"}
@@ -77,7 +78,8 @@ class Work:
     operator: 'add' of 'aten.add.Tensor', in place or not; another name where an argument makes it another kernel.
     written_bytes: the part of moved_bytes that is written. fresh_bytes: memory that the operator had to allocate.
     weight_bytes: the part of moved_bytes that is the parameters of a matrix product. item_bytes: size of an element.
-    transfer: what a collective moves between devices.
+    transfer: what a collective moves between devices. strided_bytes: the part of moved_bytes that does not lie in the
+    order in which it is read. indices: how many rows or numbers a gather or scatter picks.
     """
 
     category: Category
@@ -94,6 +96,8 @@ class Work:
     item_bytes: float = 4.0
     rows: RowShape | None = None
     attention: AttentionShape | None = None
+    strided_bytes: float = 0.0
+    indices: int = 0
 
 
 def works(graph: OpGraph, dtype: str | None = None) -> list[Work]:
@@ -106,10 +110,11 @@ def works(graph: OpGraph, dtype: str | None = None) -> list[Work]:
     fresh: dict[int, int] = defaultdict(int)
     for storage in graph.storages:
         fresh[storage.born] += storage.bytes
-    return [_work(op, graph, how, fresh.get(i, 0)) for i, op in enumerate(graph.ops)]
+    strided = strided_bytes(graph)
+    return [_work(op, graph, how, fresh.get(i, 0), strided[i]) for i, op in enumerate(graph.ops)]
 
 
-def _work(op: Op, graph: OpGraph, how: Cast | None, fresh_bytes: float) -> Work:
+def _work(op: Op, graph: OpGraph, how: Cast | None, fresh_bytes: float, strided: float) -> Work:
     own = next((graph.tensors[i].dtype for i in (*op.inputs, *op.outputs) if graph.tensors[i].dtype in _FLOATS), None)
     precision, scale, read_scale = own or "float32", 1.0, 1.0
     if own is None and any(graph.tensors[i].dtype in ("int8", "uint8") for i in op.inputs):
@@ -130,6 +135,8 @@ def _work(op: Op, graph: OpGraph, how: Cast | None, fresh_bytes: float) -> Work:
         convolution=_convolution_shape(op, graph) if op.category == "convolution" else None,
         weight_bytes=_weight_bytes(op, graph) * scale * read_scale,
         transfer=_transfer(op, scale) if op.category == "collective" else None,
+        strided_bytes=strided * scale * read_scale,
+        indices=_indices(op, graph) if op.category == "gather" else 0,
         item_bytes=ITEM_BYTES[own or "float32"] * scale,
         rows=_row_shape(op, graph.shapes(op.inputs)) if op.category in ("softmax", "normalization") else None,
         attention=_attention_shape(op, graph.shapes(op.inputs)) if op.category == "attention" else None,
@@ -167,6 +174,12 @@ def _transfer(op: Op, scale: float) -> Transfer:
     about = op.attributes
     kind = op.name.removeprefix("gnomon.")
     return Transfer(kind, about["bytes"] * scale, about["group"], about["per_node"])  # type: ignore[arg-type]
+
+
+def _indices(op: Op, graph: OpGraph) -> int:
+    return max(
+        (graph.tensors[i].elements for i in op.inputs if graph.tensors[i].dtype in ("int64", "int32")), default=0
+    )
 
 
 def _weight_bytes(op: Op, graph: OpGraph) -> float:
