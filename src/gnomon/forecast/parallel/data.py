@@ -23,7 +23,7 @@ class Bucket(NamedTuple):
 
 
 def gradient_buckets(graph: OpGraph, limit: float = BUCKET_BYTES) -> list[Bucket]:
-    """Gradients of the parameters, in the order in which they are ready; `at` is the operator that finishes the last."""
+    """Gradients of the parameters, in the order in which they are ready; `at`: the one that finishes the last."""
     ready: dict[int, tuple[int, int]] = {}
     for i, op in enumerate(graph.ops):
         for t in op.outputs if op.phase == "backward" else ():

@@ -5,7 +5,7 @@ The propagation starts from parameters (`tensor`) or from the batch (`micro`) an
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -143,26 +143,39 @@ def _local_op(op: Op, share: float, graph: OpGraph, tensors: list[TensorInfo], r
     changed = share < 1 or any(tensors[i].shape != graph.tensors[i].shape for i in (*op.inputs, *op.outputs))
     if not changed:
         return replace(op, inputs=inputs) if inputs != op.inputs else op
-    made = [graph.tensors[i].shape for i in op.outputs]
+    divided = [graph.tensors[i].shape for i in op.outputs if tensors[i].shape != graph.tensors[i].shape]
     read = []
     for old, new in zip(op.inputs, inputs, strict=True):
         # a whole operand as large as the result is cut for free; a matrix, a bias or a mask is read whole
-        is_cut = share < 1 and op.category != "matmul" and tensors[new].shape == graph.tensors[old].shape in made
+        is_cut = share < 1 and op.category != "matmul" and tensors[new].shape == graph.tensors[old].shape in divided
         read.append(tensors[new].bytes * (share if is_cut else 1.0))
-    reads = _ratio(read, [graph.tensors[i].bytes for i in op.inputs])
+    reads = _share_left(op.read_bytes, read, [float(graph.tensors[i].bytes) for i in op.inputs])
     writes = _ratio([tensors[i].bytes for i in op.outputs], [graph.tensors[i].bytes for i in op.outputs])
+    # a bias that is added to summands of which every device has all is added whole
+    is_summand = op.category == "matmul" and len(op.inputs) > 2 and not divided
+    added = float(sum(tensors[i].elements for i in op.outputs)) if is_summand else 0.0
     attributes = dict(op.attributes)
     if "size" in attributes and len(op.outputs) == 1:
         attributes["size"] = list(tensors[op.outputs[0]].shape)
-    reads = writes if op.category == "gather" or not op.inputs else reads  # a gather reads the rows that it gives
+    if not op.inputs or (op.category == "gather" and "backward" not in op.name):
+        reads = writes  # a gather reads the rows that it gives, whatever the size of the table
     return replace(
         op,
         inputs=inputs,
-        flop=None if op.flop is None else op.flop * share,
+        flop=None if op.flop is None else (op.flop - added) * share + added,
         read_bytes=op.read_bytes * reads,
         written_bytes=op.written_bytes * (writes if op.outputs else reads),
         attributes=attributes,
     )
+
+
+def _share_left(total: float, parts: Sequence[float], wholes: Sequence[float]) -> float:
+    """Share of `total` that is still read: less what is cut off; of operands that repeat, in proportion."""
+    if total <= 0:
+        return 1.0
+    if total >= math.fsum(w for p, w in zip(parts, wholes, strict=True) if p < w):
+        return (total - math.fsum(w - p for p, w in zip(parts, wholes, strict=True))) / total
+    return _ratio(parts, wholes)
 
 
 def _ratio(part: Iterable[float], whole: Iterable[float]) -> float:

@@ -36,8 +36,6 @@ def cut(graph: OpGraph, times_s: Sequence[float], stages: int, send_s: Callable[
     Raises UsageError when there are fewer operators than stages.
     """
     forward = [i for i, op in enumerate(graph.ops) if op.phase == "forward"]
-    if stages > len(forward):
-        raise UsageError(f"{stages} pipeline stages need as many operators; {graph.name} has {len(forward)}")
     anchors = _anchors(graph)
     position = {i: k for k, i in enumerate(forward)}
     cost = np.zeros(len(forward) + 1)
@@ -45,7 +43,10 @@ def cut(graph: OpGraph, times_s: Sequence[float], stages: int, send_s: Callable[
         if graph.ops[i].phase != "optimizer":
             cost[position[anchor] + 1] += times_s[i]
     lives = _crossing(graph, position)
-    bounds = _bounds(np.cumsum(cost), _live_bytes(lives, len(forward)), stages, send_s)
+    places = [k for k, i in enumerate(forward) if graph.ops[i].category != "view" and k]  # views stay with their source
+    if len(places) < stages - 1:
+        raise UsageError(f"{stages} pipeline stages need as many operators; {graph.name} has {len(places) + 1}")
+    bounds = _bounds(np.cumsum(cost), _live_bytes(lives, len(forward)), places, stages, send_s)
     stage_of = [bisect_left(bounds, position[anchor] + 1) for anchor in anchors]
     sent = tuple(tuple(life.tensor for life in lives if life.first < bound <= life.last) for bound in bounds)
     return Cut(tuple(stage_of), sent, _shared(graph, stage_of))
@@ -122,10 +123,11 @@ def _live_bytes(lives: Sequence[_Life], count: int) -> np.ndarray:
     return np.cumsum(change)[: count + 1]
 
 
-def _bounds(total: np.ndarray, live: np.ndarray, stages: int, send_s: Callable[[float], float]) -> list[int]:
+def _bounds(
+    total: np.ndarray, live: np.ndarray, inner: Sequence[int], stages: int, send_s: Callable[[float], float]
+) -> list[int]:
     """Positions before which a new stage begins, stages - 1 of them: least longest stage, then least to send."""
-    count = len(total) - 1
-    places = _places(live, count, stages)
+    places = [0, *_thinned(inner, live, stages), len(total) - 1]
     sending = np.array([0.0, *(send_s(float(live[p])) for p in places[1:-1]), 0.0])
     at = total[places]
     length = at[None, :] - at[:, None] + sending[:, None]  # from place i to place j, what it receives included
@@ -135,14 +137,12 @@ def _bounds(total: np.ndarray, live: np.ndarray, stages: int, send_s: Callable[[
     return [places[i] for i in _best(allowed, stages, np.add)[1]]
 
 
-def _places(live: np.ndarray, count: int, stages: int) -> list[int]:
-    inner = range(1, count)
-    if len(inner) > _MOST_CUTS:
-        width = math.ceil(len(inner) / max(_MOST_CUTS, stages))
-        inner_places = [min(range(a, min(a + width, count)), key=lambda p: live[p]) for a in range(1, count, width)]
-    else:
-        inner_places = list(inner)
-    return [0, *inner_places, count]
+def _thinned(places: Sequence[int], live: np.ndarray, stages: int) -> list[int]:
+    """Of too many places, the cheapest one of every few."""
+    if len(places) <= _MOST_CUTS:
+        return list(places)
+    width = math.ceil(len(places) / max(_MOST_CUTS, stages))
+    return [min(places[a : a + width], key=lambda p: live[p]) for a in range(0, len(places), width)]
 
 
 def _best(
@@ -180,22 +180,26 @@ def _anchors(graph: OpGraph) -> list[int]:
             anchors.append(_backward_anchor(graph, i, spans, producers, anchors, last_forward))
         else:
             anchors.append(-1)
-    for i, op in enumerate(graph.ops):
+    for i, op in enumerate(graph.ops):  # a parameter is updated where it is used first, and its state with it
+        for t in op.inputs if op.phase == "forward" else ():
+            if graph.tensors[t].role == "parameter":
+                owner.setdefault(graph.tensors[t].storage, i)
         for t in op.outputs if op.phase == "backward" else ():
             if graph.tensors[t].role == "gradient":
                 owner[graph.tensors[t].storage] = anchors[i]
     updates = [i for i, op in enumerate(graph.ops) if op.phase == "optimizer"]
-    for i in updates:
-        storages = [graph.tensors[t].storage for t in graph.ops[i].inputs]
-        known = next((owner[s] for s in storages if s in owner), None)
-        if known is not None:
-            for s in storages:
-                owner.setdefault(s, known)
-    before = last_forward
-    for i in updates:
-        storages = [graph.tensors[t].storage for t in graph.ops[i].inputs]
-        before = next((owner[s] for s in storages if s in owner), before)
-        anchors[i] = before
+    for wanted in ("parameter", "gradient"):
+        for i in updates:
+            taken = [graph.tensors[t] for t in graph.ops[i].inputs]
+            known = next((owner[info.storage] for info in taken if info.role == wanted and info.storage in owner), None)
+            for info in taken:
+                if known is not None and info.role == "optimizer_state":
+                    owner.setdefault(info.storage, known)
+    after = last_forward
+    for i in reversed(updates):  # a step counter goes with the parameter whose update follows
+        taken = sorted((graph.tensors[t] for t in graph.ops[i].inputs), key=lambda info: info.role == "gradient")
+        after = next((owner[info.storage] for info in taken if info.storage in owner), after)
+        anchors[i] = after
     return anchors
 
 

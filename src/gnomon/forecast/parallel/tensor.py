@@ -124,12 +124,12 @@ class _Walk:
         if sizes:
             modules = [r.module for r in self.refused.values() if r.needs]
             told.append(
-                f"tensor parallel: {listed(modules)} stay whole: {self.degree} does not divide "
+                f"tensor parallel: {listed(modules)} left whole: {self.degree} does not divide "
                 + ", ".join(map(str, sizes))
             )
         rest = [r.module for r in self.refused.values() if not r.needs]
         if rest:
-            told.append(f"tensor parallel: {listed(rest)} stay whole: no second product takes their columns")
+            told.append(f"tensor parallel: {listed(rest)} left whole: no second product takes their columns")
         if self._gathered:
             told.append(f"tensor parallel: what {listed(self._gathered)} gives is gathered")
         return tuple(told)
