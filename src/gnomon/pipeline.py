@@ -1,7 +1,7 @@
 """The stages in their order. The only module that knows all of them; records go to the store as they come."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -213,7 +213,7 @@ def calibrate(
     probed = probe(names, device=device, threads=threads, budget_s=budget_s, on_progress=progress)
     by_name = {candidate.name: candidate for candidate in candidates}
     samples = tuple(
-        calibration.Sample(r.name, by_name[r.name].work, by_name[r.name].views, r.seconds, r.spread / 2)
+        calibration.Sample(r.name, by_name[r.name].work, by_name[r.name].views, r.seconds, r.spread / 2, r.disturbance)
         for r in probed.readings
     )
     host = calibration.Host(**asdict(probed.host))
@@ -262,13 +262,15 @@ def _candidates() -> list[_Candidate]:
         inputs = [given.allocate() for given in one.inputs]
         demands = works(capture_graph(one.function, inputs, name=name))
         (work,) = (w for w in demands if w.category != "view")
-        found.append(_Candidate(name, work, len(demands) - 1, sum(x.numel() * x.element_size() for x in inputs)))
+        if work.category == "matmul":
+            work = replace(work, weight_bytes=float(sum(inputs[i].nbytes for i in one.weights)))
+        found.append(_Candidate(name, work, len(demands) - 1, sum(x.nbytes for x in inputs)))
     return found
 
 
 def _visit_s(candidate: _Candidate, predicted_s: float) -> float:
     """What one visit takes: making the inputs, a first call, three timed ones or 30 ms of them, the reference."""
-    return 0.04 + max(4 * predicted_s, 0.03) + 1.5e-9 * candidate.input_bytes
+    return 0.02 + max(5 * predicted_s, 0.03) + 2e-9 * candidate.input_bytes
 
 
 def _calibration_warnings(names: Sequence[str], readings: Sequence[Reading]) -> list[str]:
@@ -277,7 +279,7 @@ def _calibration_warnings(names: Sequence[str], readings: Sequence[Reading]) -> 
     if disturbed:
         warnings.append(
             f"{disturbed} of {len(readings)} kernels were never seen undisturbed: something else used this machine. "
-            "Calibrate again when it is quiet, or give more time with --budget"
+            "Their times are scaled by how slow the reference was; calibrate again when it is quiet"
         )
     if len(readings) < len(names):
         warnings.append(f"{len(names) - len(readings)} of {len(names)} chosen kernels were not reached in the budget")

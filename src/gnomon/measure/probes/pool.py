@@ -5,6 +5,7 @@ Sizes are powers of two, chosen to span what models use; no shape is that of a p
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,23 +15,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _aten = torch.ops.aten
+_PERIOD = 2**18
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A float32 tensor, or int64 indices below `below`. swapped: two axes that are exchanged, so that it is strided."""
+    """A float32 tensor of both signs, or int64 indices below `below`. swapped: two axes that are exchanged in memory.
+
+    positive: for operators that are not defined below zero.
+    """
 
     shape: tuple[int, ...]
     below: int = 0
     swapped: tuple[int, int] | None = None
+    positive: bool = False
 
     def make(self, device: str) -> Tensor:
-        """With values: memory that is touched, indices that are spread."""
+        """With random values: branches of a kernel are then as hard to predict as in a model."""
         if self.below:
-            value = torch.randint(self.below, self.shape, device=device)
-        else:
-            value = torch.full(self.shape, 0.5, device=device)
-        return self._ordered(value)
+            return self._ordered(torch.randint(self.below, self.shape, device=device))
+        count = math.prod(self.shape)
+        values = torch.rand(min(count, _PERIOD), device=device) * 2 - (0 if self.positive else 1)
+        if count > _PERIOD:  # drawing is slow: a long pattern repeated is as unpredictable
+            values = values.repeat(-(-count // _PERIOD))[:count]
+        return self._ordered((values + 0.1 if self.positive else values).view(self.shape))
 
     def allocate(self) -> Tensor:
         """The same without values: enough to capture the operator."""
@@ -138,7 +146,6 @@ def _elementwise() -> Iterator[Probe]:
         "tanh backward": lambda g, x: _aten.tanh_backward(g, x),
         "sigmoid backward": lambda g, x: _aten.sigmoid_backward(g, x),
         "add in place": lambda x, y: x.add_(y, alpha=0.1), "lerp in place": lambda x, y: x.lerp_(y, 0.1),
-        "mul in place": lambda x, y: x.mul_(y),
     }  # fmt: skip
     three: dict[str, Callable[..., Any]] = {
         "addcmul in place": lambda x, y, z: x.addcmul_(y, z, value=0.001),
@@ -146,7 +153,8 @@ def _elementwise() -> Iterator[Probe]:
     }
     for functions, count in ((one, 1), (two, 2), (three, 3)):
         for (name, function), length in itertools.product(functions.items(), _LENGTHS):
-            yield Probe(f"{name} {length}", function, (Input((length,)),) * count)
+            last = Input((length,), positive=name in ("sqrt", "rsqrt", "log", "div", "addcdiv in place"))
+            yield Probe(f"{name} {length}", function, (*(Input((length,)),) * (count - 1), last))
     for rows, columns in ((64, 256), (512, 1024), (4096, 1024)):
         name = _text(rows, columns)
         yield Probe(f"add row {name}", torch.add, (Input((rows, columns)), Input((columns,))))
@@ -175,7 +183,7 @@ def _rows() -> Iterator[Probe]:
     for rows, columns in ((64, 64), (4096, 16), (65536, 16), (512, 256), (8192, 128), (512, 1024), (4096, 1024),
                           (64, 16384), (512, 16384)):  # fmt: skip
         name, x, row = _text(rows, columns), Input((rows, columns)), Input((columns,))
-        column = Input((rows, 1))
+        column = Input((rows, 1), positive=True)
         norm = functools.partial(F.layer_norm, normalized_shape=(columns,))
         yield Probe(f"layer norm {name}", lambda x, w, b, f=norm: f(x, weight=w, bias=b), (x, row, row))
         yield Probe(f"layer norm backward {name}", functools.partial(_layer_norm_backward, columns=columns),
@@ -202,7 +210,7 @@ def _layer_norm_backward(
 
 def _images() -> Iterator[Probe]:
     for b, c, s in ((1, 16, 32), (1, 64, 64), (8, 128, 16), (8, 64, 64), (8, 256, 32)):
-        name, x, v = _text(b, c, s), Input((b, c, s, s)), Input((c,))
+        name, x, v = _text(b, c, s), Input((b, c, s, s)), Input((c,), positive=True)
         norm = lambda x, v, training: F.batch_norm(x, v, v, v, v, training)  # noqa: E731
         yield Probe(f"batch norm {name}", functools.partial(norm, training=False), (x, v))
         yield Probe(f"batch norm in training {name}", functools.partial(norm, training=True), (x, v))

@@ -1,6 +1,7 @@
 """Probes in a process of their own: what to measure goes in as names, times come back."""
 
 import statistics
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from gnomon.core.records import structure, to_json
 from gnomon.measure.probes.host import HostCost
 from gnomon.measure.probes.timing import CpuStopwatch, CudaStopwatch, Reading, Rounds, Stopwatch
 
-_COLD_BYTES = 2**26  # weights are taken in turn from so much memory: more than caches hold
+_COLD_BYTES = 3 * 2**24  # more than the caches of one core hold
 _MOST_COPIES = 32
 _START_S = 60.0  # to import, to build what is measured, and for the last visit
 
@@ -103,7 +104,8 @@ def _probed(arguments: JSON, stopwatch: Stopwatch) -> Probed:
 class _Maker:
     """Makes a probe's call when it is wanted, so that only one probe's memory is held at a time.
 
-    Weights come in as many copies as caches cannot hold, one after the other.
+    As in a model, what a layer computes on was just written, its weights were last used a step ago, and its output goes
+    where something older was: weights come in as many copies as caches cannot hold, outputs are kept for as long.
     """
 
     def __init__(self, probe: Any, device: str) -> None:
@@ -112,17 +114,28 @@ class _Maker:
     def __call__(self) -> Callable[[], Any]:
         function, inputs, cold = self._probe.function, self._probe.inputs, self._probe.weights
         values = [one.make(self._device) for one in inputs]
-        size = sum(values[i].numel() * values[i].element_size() for i in cold)
-        if not size or size > _COLD_BYTES:
-            return lambda: function(*values)
         copies = [values]
-        for _ in range(min(_MOST_COPIES, -(-_COLD_BYTES // size)) - 1):
-            copies.append([inputs[i].make(self._device) if i in cold else value for i, value in enumerate(values)])
+        for _ in range(_copies(sum(values[i].nbytes for i in cold)) - 1):
+            copies.append([value.clone() if i in cold else value for i, value in enumerate(values)])
+        kept: deque[Any] = deque([None] * _copies(_nbytes(function(*values))))
         turn = 0
 
-        def step() -> Any:
+        def step() -> None:
             nonlocal turn
             turn = (turn + 1) % len(copies)
-            return function(*copies[turn])
+            kept.append(function(*copies[turn]))
+            kept.popleft()
 
+        for _ in range(len(kept)):  # memory that was never touched belongs to the start of a process
+            step()
         return step
+
+
+def _copies(size: int) -> int:
+    """How often something of so many bytes must exist to be out of the caches when its turn comes again."""
+    return max(1, min(_MOST_COPIES, -(-_COLD_BYTES // size))) if size else 1
+
+
+def _nbytes(outputs: Any) -> int:
+    made = outputs if isinstance(outputs, list | tuple) else [outputs]
+    return sum(one.nbytes for one in made if one is not None)

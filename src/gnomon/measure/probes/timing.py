@@ -72,13 +72,15 @@ class CudaStopwatch:
 class Reading:
     """A kernel's time. disturbance: how much slower than its best the reference was at the calmest visit, 1 or more.
 
-    spread: largest over smallest time among the visits that count, less 1. visits: how many count.
+    reference_s: the reference's time at the calmest visit. spread: largest over smallest time among the visits that
+    count, less 1. visits: how many count.
     """
 
     name: str
     seconds: float
     spread: float
     disturbance: float
+    reference_s: float
     visits: int
 
 
@@ -155,5 +157,6 @@ def _reading(name: str, visits: Sequence[_Visit], best: float) -> Reading:
     calm = [visit for visit in visits if visit.reference_s <= CALM * best]
     counted = calm or [min(visits, key=lambda visit: visit.reference_s)]
     times = [visit.seconds for visit in counted]
-    disturbance = min(visit.reference_s for visit in counted) / best
-    return Reading(name, statistics.median(times), max(times) / min(times) - 1, disturbance, len(counted))
+    reference_s = min(visit.reference_s for visit in counted)
+    spread = max(times) / min(times) - 1
+    return Reading(name, statistics.median(times), spread, reference_s / best, reference_s, len(counted))
