@@ -10,6 +10,7 @@ from gnomon._version import __version__
 from gnomon.core import paths, process
 from gnomon.core.errors import DamagedData, UsageError
 from gnomon.devices import catalogue
+from gnomon.devices.breakeven import BreakEven, Kind
 from gnomon.devices.device import Device
 from gnomon.forecast import calibration
 from gnomon.forecast.predictors import Physics
@@ -133,10 +134,12 @@ def forecast_everywhere(
     run: Run,
     setting: Setting | None = None,
     calibrations: Mapping[str, calibration.Calibration] | None = None,
+    tables: Mapping[str, BreakEven] | None = None,
 ) -> tuple[list[Forecast], list[str]]:
     """A forecast for every device that can run the task so, and a remark for each that cannot.
 
-    calibrations: device name -> the calibration that its forecast uses.
+    calibrations: device name -> the calibration that its forecast uses. tables: device name -> what was measured of
+    sparse or quantized layers there.
     """
     found, remarks = forecasts(
         graph,
@@ -145,6 +148,7 @@ def forecast_everywhere(
         batch=task.dims.get("B", 0),
         dims=task.dims,
         calibrations=calibrations,
+        tables=tables,
     )
     for result in found:
         run.add(result)
@@ -154,6 +158,29 @@ def forecast_everywhere(
 LEAST_CALIBRATION_S = 10.0  # below, not even every class of operator is seen once
 _VISITS = 3  # each kernel is wanted three times, undisturbed
 _CHOSEN_SHARE = 0.6  # of the budget is planned; the rest repeats what was disturbed
+
+
+def break_even(kind: Kind, threads: int, budget_s: float, run: Run, progress: Progress = _silent) -> BreakEven:
+    """What sparse or int8 linear layers take on this machine against dense ones."""
+    import torch
+
+    from gnomon.measure.breakeven import measure_break_even
+
+    machine = this_machine(threads, run, progress)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        table = measure_break_even(kind, machine.name, budget_s=budget_s, progress=progress)
+    finally:
+        torch.set_num_threads(before)
+    run.add(table)
+    return table
+
+
+def stored_break_even(store: Store, kind: Kind) -> dict[str, BreakEven]:
+    """Device name -> the newest table of this kind that was measured on it."""
+    tables = (store.load(row.id) for row in store.results(kind="break-even"))
+    return {table.device: table for table in tables if table.kind == kind}
 
 
 def sweep_task(

@@ -148,3 +148,23 @@ def test_a_sweep_that_cannot_be_is_told_with_exit_code_2(config, options, messag
 
 def test_a_task_may_be_called_as_a_verb_is():
     assert "no task is called 'sweep'" in run("--", "sweep", exit_code=2).output
+
+
+def test_what_if_needs_a_table_or_a_unit(config):
+    refused = run(config, "--device", "H100-SXM", "--sparsity", 0.73, "--dtype", "bfloat16", exit_code=2)
+    assert "no speed-up of 73% sparsity is known" in refused.output
+    plain, fewer = (one(config, "--device", "H100-SXM", "--dtype", "bfloat16", *o) for o in ([], ["--bits", 4]))
+    assert fewer["peak_memory_bytes"] < plain["peak_memory_bytes"]
+    run("break-even", "--kind", "sparsity", "--budget", "0.2s")
+    known = one(config, "--device", "cpu", "--sparsity", 0.73)
+    assert any("by the table measured on it" in warning for warning in known["warnings"])
+
+
+def test_degrees_that_do_not_divide_are_told(config):
+    divided = one(config, "--device", "H100-SXM", "--tensor-parallel", 2)
+    assert divided["peak_memory_bytes"] < one(config, "--device", "H100-SXM")["peak_memory_bytes"]
+    refused = run(config, "--device", "H100-SXM", "--tensor-parallel", 7, exit_code=2)
+    assert "degree of 7 divides none" in refused.output
+    assert (
+        "cannot be cut" in run(config, "--device", "H100-SXM", "--tensor-parallel", 2, "--compile", exit_code=2).output
+    )

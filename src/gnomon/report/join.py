@@ -115,7 +115,7 @@ class Floor:
 
 def base_name(name: str) -> str:
     """'aten.addmm.default', 'aten::addmm', 'addmm' -> 'addmm': the operator without library and overload."""
-    return name.replace("::", ".").removeprefix("aten.").split(".")[0]
+    return name.replace("::", ".").removeprefix("aten.").removeprefix("gnomon.").split(".")[0]
 
 
 def module_pattern(paths: Iterable[str], most: int = 3) -> str:

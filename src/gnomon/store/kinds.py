@@ -25,6 +25,7 @@ RECORDS = Registry(
         "sweep": "gnomon.forecast.sweep:Sweep",
         "change": "gnomon.sharpen.record:Change",
         "device": "gnomon.devices.device:Device",
+        "break-even": "gnomon.devices.breakeven:BreakEven",
         "host": "gnomon.devices.host:Host",
     },
 )
@@ -61,6 +62,7 @@ HOT: Mapping[str, Mapping[str, str]] = {
     },
     "calibration": {"device": "device.name", "variant": "predictor"},
     "device": {"device": "name"},
+    "break-even": {"device": "device", "variant": "kind"},
     "host": {"device": "cpu"},
 }
 

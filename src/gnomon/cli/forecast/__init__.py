@@ -6,6 +6,7 @@ import click
 
 _VERBS = {
     "sweep": "batch x device x dtype: which device to take",
+    "break-even": "measure what sparse and int8 linear layers take on this machine",
 }
 _TASK = "TASK"  # no name that a user would type: the verb that is meant when there is none
 

@@ -31,6 +31,8 @@ at_least_one = click.IntRange(min=1)
 @click.option("--micro-batches", type=at_least_one, default=1, metavar="N", help="Parts of the batch in a pipeline.")
 @click.option("--schedule", type=click.Choice(["gpipe", "1f1b"]), default="1f1b", help="Order of a pipeline's work.")
 @click.option("--zero", type=click.IntRange(0, 3), default=0, help="ZeRO stage of data parallelism.")
+@click.option("--sparsity", type=float, metavar="SHARE", help="What if this share of linear layers' weights were 0?")
+@click.option("--bits", type=int, metavar="N", help="What if linear layers' weights had N bits?")
 @click.option("--predictor", metavar="NAME", help="Another predictor than ours, to compare with.")
 @click.option("--calibration/--no-calibration", "use_calibration", default=True, show_default=True,
               help="Use what `gnomon calibrate` measured on the device.")  # fmt: skip
@@ -55,6 +57,7 @@ def command(
     from gnomon import pipeline
     from gnomon.cli._common import console
     from gnomon.core.errors import UsageError
+    from gnomon.devices.breakeven import Kind
     from gnomon.forecast.dtypes import captured_in
     from gnomon.forecast.setting import Setting
     from gnomon.report.terminal import print_forecast_operators, print_forecasts
@@ -70,7 +73,9 @@ def command(
         graph = pipeline.capture(task, run)
         found = {d.name: pipeline.stored_calibration(store, d) for d in chosen} if use_calibration else {}
         calibrations = {name: one for name, one in found.items() if one is not None}
-        forecasts, remarks = pipeline.forecast_everywhere(task, graph, chosen, run, setting, calibrations)
+        kind: Kind = "sparsity" if setting.sparsity is not None else "bits"
+        tables = pipeline.stored_break_even(store, kind) if setting.changes_weights else {}
+        forecasts, remarks = pipeline.forecast_everywhere(task, graph, chosen, run, setting, calibrations, tables)
         if not forecasts:
             raise UsageError("\n".join(dict.fromkeys(remarks)))
     for remark in remarks:
