@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from gnomon.core.errors import UsageError
 from gnomon.devices import catalogue
-from gnomon.forecast import collectives
-from gnomon.forecast.collectives import START_S, Transfer, members_per_node, transfer_time
+from gnomon.forecast.collectives import CONSTANTS, Transfer, members_per_node, transfer_time
 from gnomon.forecast.predict import forecast
 from gnomon.forecast.predictors import Physics
 from gnomon.workload.graph import Op
@@ -58,7 +57,7 @@ def test_a_group_of_one_is_free_and_so_is_nothing(kind, count):
 @given(sizes, groups)
 def test_a_ring_all_reduce_is_a_reduce_scatter_and_an_all_gather(count, group):
     whole, *halves = (
-        transfer_time(Transfer(kind, count, *group), GPU, "ring").value_s - START_S.value
+        transfer_time(Transfer(kind, count, *group), GPU, "ring").value_s - CONSTANTS.start_s.value
         for kind in ("all_reduce", "reduce_scatter", "all_gather")
     )
     assert whole == pytest.approx(sum(halves))
@@ -118,7 +117,7 @@ def test_an_impossible_group_is_refused(group, near):
 def test_more_than_two_cards_on_pci_express_get_less_each():
     card = device(link_b_s=32e9, pcie_b_s=32e9)
     pair, many = (transfer_time(Transfer("all_to_all", 1e9 * g / (g - 1), g, g), card).value_s for g in (2, 4))
-    assert many / pair == pytest.approx(collectives.PAIR.value / collectives.SHARED.value, rel=0.01)
+    assert many / pair == pytest.approx(CONSTANTS.pair.value / CONSTANTS.shared.value, rel=0.01)
 
 
 class _Silent(Physics):

@@ -7,7 +7,7 @@ hierarchical: reduce-scatter in the node, the collective across nodes on each de
 The constants are read off the times of aiconfigurator-core's nccl table (A100 SXM, L40S, RTX PRO 6000; groups of 2, 4
 and 8; benchmarks/collectives.py prints how well they do, and how far each system moves them). They are global: a device
 is only its links. The table's column message_size counts elements: taken so, half precision and int8 reach the same
-bandwidth to 3 %; taken as bytes they would differ by a factor of two. The constants of the network are ours.
+bandwidth to 11 %; taken as bytes they would differ by a factor of two. The constants of the network are ours.
 """
 
 import math
@@ -22,14 +22,22 @@ from gnomon.forecast.record import Estimate
 Kind = Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", "send"]
 Algorithm = Literal["ring", "tree"]
 
-START_S = Efficiency(6.5e-6, 3.5e-6, 12e-6)  # the kernel and the first handshake
-HOP_S = Efficiency(1.2e-6, 0.7e-6, 2.2e-6)  # one step to a neighbour in the node
-NETWORK_HOP_S = Efficiency(5e-6, 2.5e-6, 12e-6)  # ours: one step through the network
-FABRIC = Efficiency(0.68, 0.50, 0.85)  # share of a link of its own (NVLink, Infinity Fabric) that large messages reach
-PAIR = Efficiency(0.60, 0.45, 0.75)  # the same of PCI Express between two cards
-SHARED = Efficiency(0.34, 0.035, 0.62)  # and between more, whose traffic meets in switches and between sockets
-NETWORK = Efficiency(0.80, 0.45, 0.95)  # ours: of the network's port
-RAMP_S = Efficiency(30e-6, 8e-6, 80e-6)  # what a message loses at most until the links are full
+
+class Constants(NamedTuple):
+    """What is common to all devices; the defaults are read off public times, those of the network are ours."""
+
+    start_s: Efficiency = Efficiency(6.5e-6, 3.5e-6, 12e-6)  # the kernel and the first handshake
+    hop_s: Efficiency = Efficiency(1.2e-6, 0.7e-6, 2.2e-6)  # one step to a neighbour in the node
+    network_hop_s: Efficiency = Efficiency(5e-6, 2.5e-6, 12e-6)  # ours: one step through the network
+    # share of a link that large messages reach:
+    fabric: Efficiency = Efficiency(0.68, 0.50, 0.85)  # of NVLink or Infinity Fabric
+    pair: Efficiency = Efficiency(0.60, 0.45, 0.75)  # of PCI Express between two cards
+    shared: Efficiency = Efficiency(0.34, 0.035, 0.62)  # between more, whose traffic meets in switches and sockets
+    network: Efficiency = Efficiency(0.80, 0.45, 0.95)  # ours: of the network's port
+    ramp_s: Efficiency = Efficiency(30e-6, 8e-6, 80e-6)  # what a message loses at most until the links are full
+
+
+CONSTANTS = Constants()
 _RAMP = 0.9  # a message that does not fill them takes so much longer than at full bandwidth
 NODE_SIZE = 8  # devices in a node where the device's file does not say
 
@@ -54,7 +62,9 @@ class _Hop(NamedTuple):
     latency_s: Efficiency
 
 
-def transfer_time(transfer: Transfer, device: Device, algorithm: Algorithm | None = None) -> Estimate:
+def transfer_time(
+    transfer: Transfer, device: Device, algorithm: Algorithm | None = None, constants: Constants = CONSTANTS
+) -> Estimate:
     """Seconds from the moment at which all devices have come. algorithm: the faster one when None.
 
     A group of one and zero bytes take no time. Raises UsageError for an impossible group and for a device whose file
@@ -69,7 +79,7 @@ def transfer_time(transfer: Transfer, device: Device, algorithm: Algorithm | Non
 
     def seconds(case: int) -> float:
         """case: which column of the constants, 0 expected, 1 fastest, 2 slowest."""
-        return min(_hierarchical(transfer, device, name, case) for name in algorithms)
+        return min(_hierarchical(transfer, device, name, case, constants) for name in algorithms)
 
     return Estimate(seconds(0), seconds(1), seconds(2))
 
@@ -84,34 +94,37 @@ def node_size(device: Device) -> int:
     return int(device.node_size.value) if device.node_size is not None else NODE_SIZE
 
 
-def _hierarchical(transfer: Transfer, device: Device, algorithm: Algorithm, case: int) -> float:
+def _hierarchical(transfer: Transfer, device: Device, algorithm: Algorithm, case: int, constants: Constants) -> float:
     kind, count, inside = transfer.kind, transfer.bytes, transfer.per_node
     nodes = transfer.group // inside
-    start = _pick(START_S, case, slow_is_high=True)
+    start, ramp = constants.start_s, constants.ramp_s
+    start_s, ramp_s = (_pick(c, case, slow_is_high=True) for c in (start, ramp))
     if nodes == 1:
-        return start + _flat(kind, count, inside, _link(device, inside), algorithm, case)
-    network = _network(device)
+        return start_s + _flat(kind, count, inside, _link(device, inside, constants), algorithm, case, ramp_s)
+    network = _network(device, constants)
     if inside == 1 or kind == "send":
-        return start + _flat(kind, count, nodes if kind != "send" else 2, network, algorithm, case)
-    link = _link(device, inside)
+        return start_s + _flat(kind, count, nodes if kind != "send" else 2, network, algorithm, case, ramp_s)
+    link = _link(device, inside, constants)
     if kind == "all_to_all":  # what stays in the node and what leaves it go at the same time
         leaving = count * (transfer.group - inside) / transfer.group
         staying = count - leaving
-        within = _flat(kind, staying, inside, link, algorithm, case)
-        return start + max(within, _flat(kind, leaving * nodes / (nodes - 1), nodes, network, algorithm, case))
+        within = _flat(kind, staying, inside, link, algorithm, case, ramp_s)
+        return start_s + max(
+            within, _flat(kind, leaving * nodes / (nodes - 1), nodes, network, algorithm, case, ramp_s)
+        )
     share = count / inside
-    across = _flat(kind, share, nodes, network, algorithm, case)
+    across = _flat(kind, share, nodes, network, algorithm, case, ramp_s)
     if kind == "all_reduce":
-        return start + across + sum(_flat(k, count, inside, link, algorithm, case) for k in _HALVES)
+        return start_s + across + sum(_flat(k, count, inside, link, algorithm, case, ramp_s) for k in _HALVES)
     if kind == "broadcast":
-        return start + across + _flat("all_gather", count, inside, link, algorithm, case)
-    return start + across + _flat(kind, count, inside, link, algorithm, case)
+        return start_s + across + _flat("all_gather", count, inside, link, algorithm, case, ramp_s)
+    return start_s + across + _flat(kind, count, inside, link, algorithm, case, ramp_s)
 
 
 _HALVES: tuple[Kind, Kind] = ("reduce_scatter", "all_gather")
 
 
-def _flat(kind: Kind, count: float, size: int, hop: _Hop, algorithm: Algorithm, case: int) -> float:
+def _flat(kind: Kind, count: float, size: int, hop: _Hop, algorithm: Algorithm, case: int, ramp_s: float) -> float:
     """Steps times latency plus the bytes that pass each device's link, start excluded."""
     depth = math.ceil(math.log2(size))
     share = (size - 1) / size
@@ -122,14 +135,14 @@ def _flat(kind: Kind, count: float, size: int, hop: _Hop, algorithm: Algorithm, 
     elif kind == "broadcast":
         steps, passes = (size - 1 if algorithm == "ring" else depth), 1.0  # in pieces, one behind the other
     elif kind == "all_reduce" and algorithm == "ring":
-        return sum(_flat(half, count, size, hop, algorithm, case) for half in _HALVES)
+        return sum(_flat(half, count, size, hop, algorithm, case, ramp_s) for half in _HALVES)
     elif kind == "all_reduce":  # up and down a tree, in pieces: every link carries the whole tensor twice
         steps, passes = 2 * depth, 2.0
     else:  # a tree of all-gathers (recursive doubling) sends no more than the ring, but crosses links that others use
         steps, passes = (size - 1, share) if algorithm == "ring" else (depth, 2 * share)
     efficiency = _pick(hop.efficiency, case, slow_is_high=False)
     full_s = passes * count / (hop.bandwidth_b_s * efficiency)
-    ramp_s = _pick(RAMP_S, case, slow_is_high=True) * (2 if kind == "all_reduce" else 1)
+    ramp_s *= 2 if kind == "all_reduce" else 1
     return steps * _pick(hop.latency_s, case, slow_is_high=True) + full_s + min(_RAMP * full_s, ramp_s)
 
 
@@ -139,7 +152,7 @@ def _pick(constant: Efficiency, case: int, *, slow_is_high: bool) -> float:
     return constant.low if (case == 1) is slow_is_high else constant.high
 
 
-def _link(device: Device, size: int) -> _Hop:
+def _link(device: Device, size: int, constants: Constants) -> _Hop:
     link = device.link_b_s or device.pcie_b_s
     if link is None:
         raise UsageError(
@@ -149,13 +162,15 @@ def _link(device: Device, size: int) -> _Hop:
         own = link.value > 64e9  # no PCI Express slot has more
     else:
         own = link.value > 1.5 * device.pcie_b_s.value
-    return _Hop(link.value, FABRIC if own else PAIR if size == 2 else SHARED, HOP_S)
+    return _Hop(
+        link.value, constants.fabric if own else constants.pair if size == 2 else constants.shared, constants.hop_s
+    )
 
 
-def _network(device: Device) -> _Hop:
+def _network(device: Device, constants: Constants) -> _Hop:
     if device.network_b_s is None:
         raise UsageError(
             f"{device.name} states no network_b_s, and the group spans nodes of {node_size(device)}. Give a device "
             "file with network_b_s and node_size, or keep the group within one node"
         )
-    return _Hop(device.network_b_s.value, NETWORK, NETWORK_HOP_S)
+    return _Hop(device.network_b_s.value, constants.network, constants.network_hop_s)
