@@ -9,6 +9,7 @@ from gnomon.forecast.parallel import Parallel, forecast_parallel
 from gnomon.forecast.parallel.data import parameter_buckets
 from gnomon.forecast.predict import forecast
 from gnomon.forecast.record import Forecast
+from gnomon.workload.graph import OpGraph
 from gnomon.workload.memory import peak
 
 from ..build import device
@@ -121,6 +122,16 @@ def test_zero_divides_what_its_stage_says(data):
     assert saved[0] == pytest.approx(held(graph, "optimizer_state") * share, rel=0.001)
     assert held(graph, "gradient") * share - 1.1 * bucket < saved[1] < held(graph, "gradient") * share
     assert held(graph, "parameter") * share - 2.1 * bucket < saved[2] < held(graph, "parameter") * share
+
+
+def test_sharing_more_never_takes_more_memory():
+    memory = [spread(data=2, zero=zero).peak_memory_bytes for zero in range(4)]
+    assert memory == sorted(memory, reverse=True)
+
+
+def test_nothing_takes_no_time_on_any_number_of_devices():
+    nothing = OpGraph("nothing", "inference", (), (), 0)
+    assert forecast_parallel(nothing, GPU, Parallel(tensor=2, data=4)).total.value_s == 0
 
 
 def test_fully_sharded_replicas_move_half_as_much_again():

@@ -56,7 +56,7 @@ def forecast_parallel(
     file does not state.
     """
     options: dict[str, Any] = {"dtype": dtype, "predictor": predictor, "host": host}
-    if parallel.is_single:
+    if parallel.is_single or not graph.ops:
         return forecast(graph, device, batch=batch, dims=dims, **options)
     return _Spread(graph, device, parallel, options).result(batch, dict(dims or {}))
 
@@ -252,10 +252,14 @@ class _Spread:
 
     def memory(self, stage: int) -> float:
         """Bytes at the worst moment of one stage's device."""
+        # what a stage of ZeRO needs on its way (buckets, gathered parameters) is part of what it spares
+        return min(self._held(stage, zero) for zero in range(self.parallel.zero + 1))
+
+    def _held(self, stage: int, zero: int) -> float:
         p = self.parallel
         graph = resized(self.stages[stage].graph, self.options["dtype"])
         graph = replace(graph, storages=graph.storages or lifetimes(graph))
-        keep = {"optimizer_state": p.zero >= 1, "gradient": p.zero >= 2, "parameter": p.zero >= 3}
+        keep = {"optimizer_state": zero >= 1, "gradient": zero >= 2, "parameter": zero >= 3}
         storages = []
         for s in graph.storages:
             size = math.ceil(s.bytes / p.data) if keep.get(s.role, False) else s.bytes
@@ -264,9 +268,9 @@ class _Spread:
             else:
                 storages.append(replace(s, bytes=size))
         extra = 0.0
-        if p.zero >= 2:
+        if zero >= 2:
             extra += max((b.bytes for b in gradient_buckets(graph)), default=0.0)
-        if p.zero == 3:
+        if zero == 3:
             extra += sum(sorted((b.bytes for b in parameter_buckets(graph, "forward")), reverse=True)[:2])
         forward = sum(op.phase == "forward" for op in graph.ops)
         stash = sum(
