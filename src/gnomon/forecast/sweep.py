@@ -9,6 +9,7 @@ from gnomon.core.records import record
 from gnomon.core.units import format_bytes
 from gnomon.devices.device import Device
 from gnomon.forecast.dtypes import captured_in
+from gnomon.forecast.predict import Forecaster
 from gnomon.forecast.prices import Prices
 from gnomon.forecast.record import Estimate, Host
 from gnomon.forecast.scale import at_batches
@@ -111,35 +112,27 @@ def sweep(
     if setting.is_parallel:
         raise UsageError("a sweep is over single devices; forecast one task with --tensor-parallel and the like")
     found: list[Point] = []
-    captured, name, mode, predictor = 0, "", "inference", ""
-    for dtype in dtypes or (None,):
+    captured, predictor = 0, ""
+    name, mode = "", ""
+    for base, priced in _by_capture(dtypes or (setting.dtype,)).items():
         for seqlen in seqlens or (None,):
 
-            def at(batch: int, seqlen: int | None = seqlen, dtype: str | None = dtype) -> OpGraph:
+            def at(batch: int, seqlen: int | None = seqlen, base: str | None = base) -> OpGraph:
                 nonlocal captured
                 captured += 1
-                graph = capture(Sizes(batch, seqlen, captured_in(dtype)))
+                graph = capture(Sizes(batch, seqlen, base))
                 check_sizes(graph)
                 return graph
 
+            tokens = seqlen or length
             for batch, graph in at_batches(batches, at).items():
                 name, mode = graph.name, graph.mode
-                tokens = seqlen or length
-                ready = forecaster(graph, replace(setting, dtype=dtype or setting.dtype), batch=batch)
-                for device in devices:
-                    try:
-                        one = ready.on(device)
-                    except UsageError as error:
-                        found.append(_cannot(device, dtype or _own(graph), batch, tokens, ready.peak_bytes, str(error)))
-                        continue
-                    predictor = one.predictor
-                    rate = _rate(batch * (tokens or 1), one.total)
-                    found.append(
-                        Point(device.name, one.dtype, batch, tokens, one.total, rate, _cost(device, rate, prices),
-                              one.peak_memory_bytes, one.memory_bytes, one.fits, one.bound,
-                              "" if one.fits else
-                              f"needs {format_bytes(one.peak_memory_bytes)} of {format_bytes(one.memory_bytes)}")
-                    )  # fmt: skip
+                for dtype in priced:
+                    ready = forecaster(graph, replace(setting, dtype=dtype), batch=batch)
+                    for device in devices:
+                        point, by = _point(ready, device, dtype or _own(graph), batch, tokens, prices)
+                        found.append(point)
+                        predictor = by or predictor
     places = {device.name: i for i, device in enumerate(devices)}
     return Sweep(
         task=name,
@@ -154,10 +147,33 @@ def sweep(
     )
 
 
-def _cannot(device: Device, dtype: str, batch: int, seqlen: int | None, peak_bytes: float, why: str) -> Point:
-    has = device.memory_bytes.value
-    fits = peak_bytes <= has
-    return Point(device.name, dtype, batch, seqlen, None, None, None, peak_bytes, has, fits, "unknown", why)
+def _by_capture(dtypes: Sequence[str | None]) -> dict[str | None, list[str | None]]:
+    """Dtypes by the one that the model is captured in for them: float32 and tf32 share their graphs."""
+    groups: dict[str | None, list[str | None]] = {}
+    for dtype in dict.fromkeys(dtypes):
+        groups.setdefault(captured_in(dtype), []).append(dtype)
+    return groups
+
+
+def _point(
+    ready: Forecaster, device: Device, dtype: str, batch: int, tokens: int | None, prices: Prices | None
+) -> tuple[Point, str]:
+    """One forecast as a point, and which predictor made it ('' when the device cannot run it)."""
+    try:
+        one = ready.on(device)
+    except UsageError as error:
+        has = device.memory_bytes.value
+        fits = ready.peak_bytes <= has
+        return Point(
+            device.name, dtype, batch, tokens, None, None, None, ready.peak_bytes, has, fits, "unknown", str(error)
+        ), ""
+    rate = _rate(batch * (tokens or 1), one.total)
+    why = "" if one.fits else f"needs {format_bytes(one.peak_memory_bytes)} of {format_bytes(one.memory_bytes)}"
+    cost = _cost(device, rate, prices)
+    return Point(
+        device.name, one.dtype, batch, tokens, one.total, rate, cost, one.peak_memory_bytes, one.memory_bytes, one.fits,
+        one.bound, why,
+    ), one.predictor  # fmt: skip
 
 
 def _own(graph: OpGraph) -> str:
