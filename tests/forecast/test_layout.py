@@ -27,6 +27,12 @@ def test_two_exchanges_undo_each_other_and_axes_of_size_one_are_nowhere():
     assert strided(lambda x: x.transpose(0, 1).softmax(-1), torch.zeros(1, 6)) == {}
 
 
+def test_rows_that_stay_whole_are_in_order():
+    heads = torch.zeros(2, 5, 3, 8)
+    assert strided(lambda x: x.transpose(1, 2).contiguous(), heads) == {}
+    assert strided(lambda x: x.permute(0, 3, 1, 2).contiguous(), heads) == {"clone": 4.0 * heads.numel()}
+
+
 def test_elementwise_work_follows_its_input_and_pays_where_two_orders_meet():
     assert strided(lambda x: torch.relu(x.transpose(1, 2)) * 2.0, X) == {}
     assert strided(lambda x, y: y.transpose(1, 2) + x, X.transpose(1, 2).contiguous(), X) == {"add": SIZE}

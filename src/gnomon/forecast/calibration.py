@@ -158,10 +158,10 @@ def covariance(left: Sequence[Work], right: Sequence[Work]) -> np.ndarray:
 
 
 def kind(work: Work) -> str:
-    """The operator as far as libraries treat it alike: convolutions by what they do with channels."""
+    """The operator as far as libraries treat it alike: copies by order, convolutions by what they do with channels."""
     shape = work.convolution
     if shape is None:
-        return work.operator
+        return f"{work.operator} out of order" if work.strided_bytes else work.operator
     if shape.groups > 1:
         return f"{work.operator} {'depthwise' if shape.inputs == 1 else 'grouped'}"
     return f"{work.operator} {'pointwise' if shape.kernel == 1 else 'dense'}"

@@ -39,14 +39,14 @@ WEIGHT: dict[str, float] = {
     "exp": 40, "log": 50, "tanh": 60, "sigmoid": 85, "silu": 90, "gelu": 70, "gelu_tanh": 400, "erf": 120, "elu": 50,
     "sin": 60, "cos": 60, "softplus": 90, "mish": 150, "rsqrt": 15, "sqrt": 15, "div": 8, "pow": 8,
     "gelu_backward": 150, "gelu_tanh_backward": 500, "silu_backward": 100, "tanh_backward": 8, "sigmoid_backward": 8,
-    "_softmax": 20, "_log_softmax": 30, "_safe_softmax": 30, "_softmax_backward_data": 10,
+    "_softmax": 20, "_log_softmax": 30, "_safe_softmax": 80, "_softmax_backward_data": 10,
     "_log_softmax_backward_data": 20,
     "native_layer_norm": 8, "native_group_norm": 8, "native_layer_norm_backward": 8, "native_group_norm_backward": 8,
     "native_batch_norm": 4, "native_batch_norm_training": 50, "native_batch_norm_backward": 20,
     "argmax": 250, "argmin": 250, "cumsum": 150, "amax": 10, "max": 100, "min": 100, "var": 20, "std": 20,
     "var_mean": 20, "upsample_bilinear2d": 40, "upsample_bicubic2d": 40,
 }  # fmt: skip
-CATEGORY_WEIGHT: dict[str, float] = {"pooling": 500.0, "random": 500.0, "sort": 300.0}
+CATEGORY_WEIGHT: dict[str, float] = {"pooling": 500.0, "random": 1000.0, "sort": 300.0}
 _SCATTERS = ("index_add", "scatter_add", "index_put", "index_put_impl", "embedding_dense_backward", "index_reduce")
 _INDEX_S = 5e-9  # to check one index and turn it into an address
 _STRIDED = 3.0  # what is read out of order takes as much more traffic: lines are used in part

@@ -190,7 +190,8 @@ def _rows() -> Iterator[Probe]:
                     (x, x, column, column, row, row))  # fmt: skip
         for title, function in {
             "softmax": lambda x: torch.softmax(x, -1), "log softmax": lambda x: torch.log_softmax(x, -1),
-            "sum of rows": lambda x: x.sum(-1), "sum of columns": lambda x: x.sum(0),
+            "safe softmax": lambda x: _aten._safe_softmax(x, -1), "sum of rows": lambda x: x.sum(-1),
+            "sum of columns": lambda x: x.sum(0),
             "mean of rows": lambda x: x.mean(-1),
             "sum of all": lambda x: x.sum(), "greatest of rows": lambda x: x.amax(-1), "argmax": lambda x: x.argmax(-1),
             "var of rows": lambda x: x.var(-1), "top 8": lambda x: x.topk(8, -1),
