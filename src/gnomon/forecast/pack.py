@@ -8,7 +8,7 @@ device time alone). Reading needs pyarrow; the columns are described in the READ
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,9 +189,12 @@ def nearest(device: Device) -> Device:
 # Kernels --------------------------------------------------------------------------------------------------------------
 
 
-def read_kernels(pack: Path, devices: Mapping[str, Entry]) -> Iterator[Samples]:
-    """The fp32 kernels of `pack` by kind and device. Rows of a device that `devices` does not describe are an error."""
-    columns = ["device", "split", "op_class", "op", "B", "M", "N", "K", "H", "latency_ms"]
+def read_kernels(pack: Path, devices: Mapping[str, Entry], more: Sequence[str] = ()) -> Iterator[Samples]:
+    """The fp32 kernels of `pack` by kind and device. Rows of a device that `devices` does not describe are an error.
+
+    more: further columns of numbers, kept among the sizes of the kernels; NaN where a row has none.
+    """
+    columns = ["device", "split", "op_class", "op", "B", "M", "N", "K", "H", "latency_ms", *more]
     table = read_table(pack / "kernels.parquet", columns)
     unknown = sorted(set(table["device"]) - set(devices))
     if unknown:
@@ -211,9 +214,14 @@ def read_kernels(pack: Path, devices: Mapping[str, Entry]) -> Iterator[Samples]:
             host = _HOSTS.get(device.vendor, _HOSTS["nvidia"])
             mine = {column: values[rows] for column, values in table.items()}
             if (name, kind) in traced and "test" not in mine["split"]:
-                mine = {column: np.concatenate([mine[column], traced[name, kind][column]]) for column in mine}
+                found = traced[name, kind]
+                mine = {column: np.concatenate([mine[column], found.get(column, found["M"])]) for column in mine}
             latency_s = mine["latency_ms"].astype(float) / 1e3
-            yield Samples(device, _fp32(kind, mine), latency_s, mine["split"], kind, host.get(kind, host[""]))
+            kernels = _fp32(kind, mine)
+            kernels = replace(
+                kernels, sizes={**kernels.sizes, **{column: mine[column].astype(float) for column in more}}
+            )
+            yield Samples(device, kernels, latency_s, mine["split"], kind, host.get(kind, host[""]))
 
 
 def _traced_rows(pack: Path) -> dict[tuple[str, Kind], dict[str, Array]]:
