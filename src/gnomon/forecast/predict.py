@@ -93,7 +93,9 @@ class Forecaster:
         self._host = host
         self._graph, self._dtype, self._batch, self._dims = graph, dtype, batch, dict(dims or {})
         self._demands = works(graph, dtype)
-        self._distinct = list(dict.fromkeys(self._demands))  # layers are alike: each demand is priced once
+        places: dict[Work, int] = {}  # layers are alike: each demand is priced once
+        self._which = [places.setdefault(work, len(places)) for work in self._demands]
+        self._distinct = list(places)
         self._is_view = [work.category == "view" for work in self._demands]
         self._digest, self._flop, self._unknown = graph.digest, graph.flop, graph.unknown
         self._peak_bytes = peak(resized(graph, dtype)).peak_bytes
@@ -109,8 +111,8 @@ class Forecaster:
         if self._host == "cuda-graph" and device.kind == "cpu":
             raise UsageError(f"{device.name} is a CPU, which has no CUDA graphs; leave out --cuda-graph")
         launching = self._launching()
-        by_demand = dict(zip(self._distinct, price_all(self._predictor, self._distinct, device), strict=True))
-        prices = [by_demand[work] for work in demands]
+        once = price_all(self._predictor, self._distinct, device)
+        prices = [once[i] for i in self._which]
         common = self._predictor.common_spread(device)
         total = _total(device, prices, [w.category for w in demands], is_view, launching, common)
         shares = _bound_shares(device, prices, is_view, launching)
