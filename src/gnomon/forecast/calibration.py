@@ -68,7 +68,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """Measured over predicted time of a category as a whole, after shrinkage, with a 90 % interval; n samples."""
+    """Measured over predicted time of a category on average, after shrinkage, with a 90 % interval; n samples."""
 
     category: str
     value: float
@@ -133,12 +133,11 @@ class Fit:
         left = np.maximum(prior - np.square(half).sum(axis=0), 0.0) + _KERNEL**2
         return Correction(cross.T @ self._weights, np.sqrt(left))
 
-    def category(self, name: str) -> tuple[float, float]:
-        """Mean and deviation of what the category as a whole shares, whatever the operator and its size."""
-        same = np.array([work.category == name for work in self._works], dtype=float)
-        cross = _DEVICE**2 + _CATEGORY**2 * same
+    def average(self, works: Sequence[Work]) -> tuple[float, float]:
+        """Mean and deviation of the average correction of these kernels, what each has for itself left out."""
+        cross = covariance(self._works, works).mean(axis=1)
         half = np.linalg.solve(self._root, cross)
-        left = _DEVICE**2 + _CATEGORY**2 - float(half @ half)
+        left = float(covariance(works, works).mean()) - float(half @ half)
         return float(cross @ self._weights), math.sqrt(max(left, 0.0))
 
     def _solve(self, values: np.ndarray) -> np.ndarray:
@@ -214,15 +213,15 @@ def choose(works: Sequence[Work], cost_s: Sequence[float], budget_s: float) -> l
 
 
 def factors(samples: Sequence[Sample], fit: Fit) -> tuple[Factor, ...]:
-    """The correction by category, the most sampled first."""
-    counts: dict[str, int] = {}
+    """The correction by category, averaged over its samples; the most sampled first."""
+    members: dict[str, list[Work]] = {}
     for sample in samples:
-        counts[sample.work.category] = counts.get(sample.work.category, 0) + 1
+        members.setdefault(sample.work.category, []).append(sample.work)
     found = []
-    for category, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        mean, deviation = fit.category(category)
+    for category, works in sorted(members.items(), key=lambda item: (-len(item[1]), item[0])):
+        mean, deviation = fit.average(works)
         low, high = (math.exp(mean + sign * _NINE_IN_TEN * deviation) for sign in (-1, 1))
-        found.append(Factor(category, math.exp(mean), low, high, n))
+        found.append(Factor(category, math.exp(mean), low, high, len(works)))
     return tuple(found)
 
 

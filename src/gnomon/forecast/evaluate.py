@@ -5,9 +5,11 @@ device that the model has seen is reported as such and never among the unseen.
 """
 
 import csv
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,11 +17,13 @@ from gnomon.core.errors import UsageError
 from gnomon.core.records import record
 from gnomon.devices.device import Device
 from gnomon.forecast import gpu, opgraphs
+from gnomon.forecast.fit import without
 from gnomon.forecast.kernels import Array
+from gnomon.forecast.model import Model
 from gnomon.forecast.opgraphs import Key, Traced
-from gnomon.forecast.pack import Entry, Samples
+from gnomon.forecast.pack import Entry, Pack, Samples
 from gnomon.forecast.predict import Forecaster, Host
-from gnomon.forecast.predictors import Physics
+from gnomon.forecast.predictors import Gnomon, Physics
 from gnomon.forecast.record import Estimate
 
 Choose = Callable[[Device], Physics]  # the predictor that may judge a device
@@ -74,6 +78,32 @@ class Evaluation:
     leave_one_out: bool
     kernels: tuple[Accuracy, ...]
     models: tuple[ModelError, ...]
+
+
+def evaluate(pack: Pack, model: Model, *, leave_one_out: bool, models: Path | None = None) -> Evaluation:
+    """Judge `model` on everything in a pack: kernels, and labelled models where it has operator graphs.
+
+    leave_one_out: a device that the model was fitted on is judged by what is left of the model without it.
+    """
+
+    @functools.cache
+    def predictor(name: str) -> Gnomon:
+        chosen = without(model, pack.samples, name) if leave_one_out else model
+        assert not leave_one_out or name not in chosen.devices
+        return Gnomon(chosen)
+
+    def choose(device: Device) -> Gnomon:
+        return predictor(device.name)
+
+    def seen(name: str) -> bool:
+        return name in model.devices and not leave_one_out
+
+    errors: list[ModelError] = []
+    if (pack.folder / "e2e_labels.csv").is_file() and (pack.folder / "opgraphs.parquet").is_file():
+        graphs = opgraphs.read(pack.folder / "opgraphs.parquet", models)
+        errors = judge_models(pack.folder, graphs, pack.devices, choose, seen)
+    kernels = judge_kernels(pack.samples, choose, seen)
+    return Evaluation(Gnomon.name, leave_one_out, tuple(kernels), tuple(errors))
 
 
 def judge_kernels(samples: Sequence[Samples], choose: Choose, seen: Callable[[str], bool]) -> list[Accuracy]:
@@ -162,3 +192,40 @@ def _defect(label: Mapping[str, str], labels: Sequence[Mapping[str, str]]) -> st
     if label["bw_ms"] and float(label["fw_ms"]) * _STALL > float(label["bw_ms"]):
         return "stalled"
     return ""
+
+
+class Prediction(NamedTuple):
+    """One operator graph on one device, in milliseconds; low and high bound the whole step. bw_ms 0 at inference."""
+
+    model: str
+    mode: str
+    seqlen: int
+    batch: int
+    option: str
+    fw_ms: float
+    bw_ms: float
+    e2e_ms: float
+    low_ms: float
+    high_ms: float
+
+
+def predictions(path: Path, device: Device, models: Path | None = None) -> list[Prediction]:
+    """The forecast of every graph of `path` on `device`, in the order of the file."""
+    predictor, found = Gnomon(), []
+    for key, traced in opgraphs.read(path, models).items():
+        step = forecast(traced, device, predictor)
+        backward_s = step.backward.value_s if step.backward is not None else 0.0
+        times = (step.forward.value_s, backward_s, step.whole.value_s, step.whole.low_s, step.whole.high_s)
+        found.append(Prediction(*key, *(1e3 * seconds for seconds in times)))
+    return found
+
+
+def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
+    """A CSV file with one row per graph. Raises UsageError when it cannot be written."""
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(Prediction._fields)
+            writer.writerows([*row[:5], *(f"{value:.6g}" for value in row[5:])] for row in rows)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None

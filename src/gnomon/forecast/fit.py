@@ -1,17 +1,19 @@
 """Fits the experts of `residual.py` from a pack of measured kernels: one forest per kind, precision and GPU."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gnomon.core.errors import NotRunnable
+from gnomon.core.digest import file_digest
+from gnomon.core.errors import NotRunnable, UsageError
 from gnomon.forecast import forest, gpu
 from gnomon.forecast.kernels import Array
 from gnomon.forecast.model import Model, Spread
-from gnomon.forecast.pack import Samples
+from gnomon.forecast.pack import Samples, read_pack
 from gnomon.forecast.price import NINE_IN_TEN
 from gnomon.forecast.residual import Expert, Forest, correct, family, traits
 
@@ -55,7 +57,9 @@ def training(samples: Samples) -> tuple[Array, Array]:
     """Features, and log(measured / physics) of kernels without what the host added."""
     physics = gpu.physics(samples.kernels, samples.device)
     kernel_s = np.maximum(samples.latency_s - samples.host.launch_s, 1e-7)
-    return physics.features, np.log(kernel_s / (physics.seconds + gpu.floor_s(samples.kernels.kind).value))
+    return physics.features, np.log(
+        kernel_s / (physics.seconds + gpu.floor_s(samples.kernels.kind, samples.device).value)
+    )
 
 
 def _sample(rows: Array, most: int, seed: int) -> Array:
@@ -89,12 +93,48 @@ def fit(samples: Sequence[Samples], about: Mapping[str, Any] | None = None) -> M
     return Model(found, spreads(samples, found), about or {})
 
 
+def fit_pack(pack: Path, progress: Callable[[str], None] = lambda _: None) -> Model:
+    """The model of a pack's devices whose role is 'train'. Raises UsageError when nothing in it can be fitted."""
+    content = read_pack(pack)
+    samples = [one for one in content.samples if content.role(one.device.name) == "train"]
+    if not samples:
+        raise UsageError(f"{pack}: no kernels of a device whose role is 'train'; nothing to fit")
+    progress(f"fitting {len(samples)} groups of kernels, {sum(map(len, samples)):,} in all")
+    return fit(samples, _about(pack))
+
+
+def _about(pack: Path) -> dict[str, Any]:
+    """How the model came to be: recipe, versions, what it was fitted on and whom to thank for that."""
+    import lightgbm
+
+    files = sorted(path for path in pack.rglob("*") if path.suffix in (".parquet", ".csv"))
+    return {
+        "recipe": {"trees": TREES, "rows_per_device_and_kind": ROWS, **_SETTINGS},
+        "lightgbm": lightgbm.__version__,
+        "data": {path.relative_to(pack).as_posix(): file_digest(path) for path in files},
+        "attribution": ATTRIBUTION,
+    }
+
+
+ATTRIBUTION = (
+    "Fitted on measurements published by NeuSight (sitar-lab/NeuSight, MIT licence, (c) 2025 Georgia Institute of "
+    "Technology and Microsoft Corporation) and aiconfigurator-core (Apache License 2.0, (c) 2025-2026 NVIDIA "
+    "CORPORATION & AFFILIATES). It holds no measurement, only regression trees."
+)
+
+
 def without(model: Model, samples: Sequence[Samples], device: str) -> Model:
-    """The model as if `device` had never been measured: neither its experts nor its errors enter."""
+    """The model as if `device` had never been measured: neither its experts nor its errors enter.
+
+    A device that the model has not seen leaves it as it is: what was measured on it may not even widen an interval.
+    """
+    if device not in model.devices:
+        return model
     kept = {name: [e for e in members if e.device != device] for name, members in model.experts.items()}
-    left = Model({name: members for name, members in kept.items() if members})
+    left = Model({name: members for name, members in kept.items() if members}, about=model.about)
     assert device not in left.devices
-    return replace(left, spreads=spreads([one for one in samples if one.device.name != device], left.experts))
+    others = [one for one in samples if one.device.name in left.devices]
+    return replace(left, spreads=spreads(others, left.experts))
 
 
 def spreads(samples: Sequence[Samples], experts: Mapping[str, Sequence[Expert]]) -> dict[str, Spread]:
@@ -115,7 +155,7 @@ def spreads(samples: Sequence[Samples], experts: Mapping[str, Sequence[Expert]])
         scatters.setdefault(name, []).append(float(np.quantile(np.abs(error - np.median(error)), 0.9) / NINE_IN_TEN))
     return {
         name: Spread(
-            max(math.sqrt(np.mean(np.square(found))) * (1 + 1 / len(found)), _LEAST_SHARED),
+            max(math.sqrt(np.mean(np.square(found))), _LEAST_SHARED),
             float(np.mean(scatters[name])),
         )
         for name, found in biases.items()

@@ -38,19 +38,23 @@ GPU: dict[Kind, Constants] = {
     "decode": Constants(Efficiency(0.45, 0.20, 0.85), Efficiency(0.85, 0.25, 0.95)),
     "moe": Constants(Efficiency(0.55, 0.25, 1.0), Efficiency(0.60, 0.30, 0.90)),
     "elementwise": _STREAM,
-    "softmax": Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.55, 0.28, 0.80)),
+    "softmax": Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.75, 0.40, 0.92)),
     "normalization": Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.50, 0.36, 0.75)),
     "other": Constants(Efficiency(0.5, 0.15, 1.0), Efficiency(0.5, 0.2, 0.85)),  # ours: no measurement behind it
 }
 MATRIX_KINDS = ("linear", "bmm", "convolution", "prefill", "decode", "moe")
-LAUNCH_FLOOR_S = Efficiency(2.5e-6, 1.5e-6, 6e-6)  # least time of a kernel on a GPU, launch path excluded
+LAUNCH_FLOOR_S = Efficiency(2.2e-6, 1.4e-6, 5e-6)  # least time of a kernel at _FLOOR_CLOCK_HZ, launch path excluded
+_FLOOR_CLOCK_HZ, _FLOOR_CLOCK = 2.4e9, 0.7
 _FLOORS_S: dict[Kind, Efficiency] = {  # the least time where an operator is several kernels: split keys, routing
     "prefill": Efficiency(7e-6, 4e-6, 15e-6),
-    "decode": Efficiency(9e-6, 5e-6, 20e-6),
-    "moe": Efficiency(15e-6, 8e-6, 40e-6),
+    "decode": Efficiency(8e-6, 4e-6, 18e-6),
+    "moe": Efficiency(20e-6, 10e-6, 40e-6),
 }
 # bytes per second that one unit reads at most when few threads keep few loads in flight, as decoding does
-_UNIT_BANDWIDTH_B_S = 60e9
+_UNIT_BANDWIDTH_B_S = 120e9
+# PyTorch's softmax keeps rows of up to 1,024 columns in registers; of longer ones it reads part from memory again
+_ROW_IN_REGISTERS = 1024
+_REREAD = 0.4
 _P = 4
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (128, 32), (32, 128), (64, 32), (32, 32))
 _TILE_OVERHEAD = 8  # a tile of a x b moves a + b operands for a b products: small tiles feed the units less well
@@ -95,13 +99,13 @@ def physics(kernels: Kernels, device: Device) -> Physics:
     constants = GPU[kernels.kind]
     compute_s = kernels["flop"] / peak(kernels.kind, kernels.precision, device)
     memory_s = kernels["moved_bytes"] / device.memory_bandwidth_b_s.value
-    loads_s = kernels["moved_bytes"] / (_UNIT_BANDWIDTH_B_S * device.units.value) * (kernels.kind == "decode")
+    slowed_s = _slowed(kernels, device)
     occupancy, columns = _SHAPES[kernels.kind](kernels, device)
     share = power_share(kernels.kind, kernels.precision, device)
 
     def seconds(compute: float, memory: float) -> Array:
         arithmetic = np.maximum(compute_s / (compute * occupancy * share), compute_s)  # never faster than the peak
-        return (arithmetic**_P + (memory_s / memory + loads_s) ** _P) ** (1 / _P)
+        return (arithmetic**_P + (memory_s / memory + slowed_s) ** _P) ** (1 / _P)
 
     c, m = constants
     value = seconds(c.value, m.value)
@@ -115,9 +119,21 @@ def physics(kernels: Kernels, device: Device) -> Physics:
     return Physics(compute_s, memory_s, occupancy, value, seconds(c.high, m.high), seconds(c.low, m.low), features)
 
 
-def floor_s(kind: Kind) -> Efficiency:
-    """Least seconds of an operator of this kind on a GPU, without the host."""
-    return _FLOORS_S.get(kind, LAUNCH_FLOOR_S)
+def _slowed(kernels: Kernels, device: Device) -> Array:
+    """Seconds of traffic beyond the least: what an algorithm reads again, and loads that too few threads ask for."""
+    traffic_s = kernels["moved_bytes"] / device.memory_bandwidth_b_s.value
+    if kernels.kind == "softmax":
+        return np.where(kernels["columns"] > _ROW_IN_REGISTERS, _REREAD * traffic_s, 0.0)
+    if kernels.kind == "decode":
+        return np.asarray(kernels["moved_bytes"] / (_UNIT_BANDWIDTH_B_S * device.units.value))
+    return np.zeros_like(traffic_s)
+
+
+def floor_s(kind: Kind, device: Device) -> Efficiency:
+    """Least seconds of an operator of this kind on a GPU, without the host: latencies that are counted in clocks."""
+    clock = device.clock_hz.value if device.clock_hz else _USUAL_CLOCK_HZ
+    slower = (_FLOOR_CLOCK_HZ / clock) ** _FLOOR_CLOCK
+    return Efficiency(*(slower * seconds for seconds in _FLOORS_S.get(kind, LAUNCH_FLOOR_S)))
 
 
 def peak(kind: Kind, precision: str, device: Device) -> float:
@@ -175,6 +191,8 @@ def _product(kernels: Kernels, device: Device) -> _Shape:
 def _rows(kernels: Kernels, device: Device) -> _Shape:
     rows, columns = kernels["rows"], kernels["columns"]
     shape = [np.log2(rows), np.log2(columns), np.log2(rows / device.units.value), _alignment(columns)]
+    if kernels.kind == "softmax":
+        shape.append((columns <= _ROW_IN_REGISTERS).astype(float))
     return np.ones_like(rows), shape
 
 

@@ -20,7 +20,7 @@ _LAYERS = ("num_layers", "num_hidden_layers", "n_layer", "num_layer")
 # nodes that move nothing, by the name of the function or method that they call
 _FREE = (
     "size", "getattr", "eq", "transpose", "view", "permute", "split", "unsqueeze", "squeeze", "expand", "t", "getitem",
-    "float", "type", "output", "tensor", "count", "chunk", "finfo", "is", "arange", "log",
+    "to", "float", "type", "output", "tensor", "count", "chunk", "finfo", "is", "arange", "log",
 )  # fmt: skip
 _NO_GRADIENT = ("size", "getattr", "eq")
 _REORDERS = ("transpose", "permute")
@@ -223,7 +223,7 @@ class _Builder:
         category: Category = {None: "elementwise", "softmax": "softmax", "ln": "normalization"}[rows]  # type: ignore[assignment]
         flop = math.prod(output) * (len(parts) + (5.0 if rows else 0.0))
         ordered = sorted(inputs, key=math.prod, reverse=True)  # the shape of the first operand is that of the rows
-        self._add(f"gnomon.fused_{'_'.join(parts)}", category, ordered, [output], flop, attributes if rows else {})
+        self._add(f"fused[{'+'.join(parts)}]", category, ordered, [output], flop, attributes if rows else {})
 
     def _stream(self, name: str, inputs: Sequence[Shape], outputs: Sequence[Shape], *,
                 category: Category = "elementwise", extra: float = 0.0) -> None:  # fmt: skip

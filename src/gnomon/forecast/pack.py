@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gnomon.core.errors import NotRunnable, UsageError
+from gnomon.core.errors import NotRunnable, UnknownName, UsageError, did_you_mean
 from gnomon.devices import catalogue, sanity
 from gnomon.devices.device import Device, Quantity
 from gnomon.forecast.kernels import Array, Kernels, Kind
@@ -35,7 +35,7 @@ class Host(NamedTuple):
 # additive on AMD's. PyTorch's linear and layer norm take longer to issue.
 _HOSTS = {
     "nvidia": {"linear": Host(56e-6, 15e-6), "normalization": Host(46e-6, 15e-6), "": Host(32e-6, 15e-6)},
-    "amd": {"": Host(17e-6, 15e-6)},
+    "amd": {"": Host(15e-6, 12e-6)},
 }
 _NO_HOST = Host(0.0, 0.0)
 
@@ -78,6 +78,34 @@ class Samples:
     def is_visible(self) -> Array:
         """Kernels long enough to be seen behind the host."""
         return self.latency_s > 1.5 * self.host.call_s
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """devices: those of `devices.csv`. systems: those of `modern/systems.csv`. samples: every table there is."""
+
+    folder: Path
+    devices: Mapping[str, Entry]
+    systems: Mapping[str, Entry]
+    samples: tuple[Samples, ...]
+
+    def role(self, name: str) -> str:
+        """What the pack says a device is for: 'train', 'heldout' or 'spec-only'."""
+        entry = self.devices.get(name) or self.systems.get(name)
+        return entry.role if entry is not None else ""
+
+
+def read_pack(folder: Path) -> Pack:
+    """Everything in a pack; parts that are not there are empty. Raises UsageError when nothing is."""
+    devices = read_devices(folder / "devices.csv") if (folder / "devices.csv").is_file() else {}
+    modern = folder / "modern" / "systems.csv"
+    systems = read_devices(modern) if modern.is_file() else {}
+    if not devices and not systems:
+        raise UsageError(f"{folder}: wanted a pack with devices.csv or modern/systems.csv, found neither")
+    samples = list(read_modern(folder, systems))
+    if (folder / "kernels.parquet").is_file():
+        samples = [*read_kernels(folder, devices), *samples]
+    return Pack(folder, devices, systems, tuple(samples))
 
 
 # Devices --------------------------------------------------------------------------------------------------------------
@@ -415,3 +443,12 @@ def _array(column: Any) -> Array:
         words = np.array([*(str(word) for word in coded.dictionary.to_pylist()), ""], dtype=object)
         return words[np.nan_to_num(coded.indices.to_numpy(zero_copy_only=False).astype(float), nan=-1).astype(int)]
     return column.to_numpy()
+
+
+def find_device(path: Path, name: str) -> Device:
+    """The device of a table by its name. Raises UnknownName with the nearest names."""
+    devices = read_devices(path)
+    if name not in devices:
+        raise UnknownName(f"{path}: no device is called {name!r}.{did_you_mean(name, devices)} "
+                          f"It has {', '.join(devices)}")  # fmt: skip
+    return devices[name].device

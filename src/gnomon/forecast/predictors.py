@@ -75,7 +75,7 @@ class Physics:
         is_warm: the same call was repeated when it was timed, so that operands may lie in the last cache; a forecast
         never counts on that.
         """
-        floor = gpu.floor_s(kernels.kind)
+        floor = gpu.floor_s(kernels.kind, device)
         return Times(physics.seconds + floor.value, physics.low_s + floor.low, physics.high_s + floor.high, None)
 
 
@@ -88,7 +88,7 @@ class Gnomon(Physics):
         self._model = model or shipped()
 
     def common_spread(self, device: Device) -> float:
-        return super().common_spread(device) if device.kind == "cpu" else 0.06
+        return super().common_spread(device) if device.kind == "cpu" else 0.05
 
     def times(self, kernels: Kernels, device: Device, physics: gpu.Physics, is_warm: bool = False) -> Times:
         name = family(kernels.kind, kernels.precision)
@@ -98,7 +98,9 @@ class Gnomon(Physics):
         correction = correct(kernels, physics.features, device, experts)
         spread = self._model.spread(name, correction.distance)
         least = np.zeros_like(physics.roofline_s) if is_warm else physics.roofline_s
-        value = np.maximum((physics.seconds + gpu.floor_s(kernels.kind).value) * np.exp(correction.log_factor), least)
+        value = np.maximum(
+            (physics.seconds + gpu.floor_s(kernels.kind, device).value) * np.exp(correction.log_factor), least
+        )
         width = NINE_IN_TEN * spread.whole
         return Times(value, np.maximum(value * math.exp(-width), least), value * math.exp(width), spread.shared)
 
@@ -118,5 +120,13 @@ def _price(work: Work, physics: gpu.Physics, times: Times, at: int) -> Price:
 
 
 PREDICTORS = Registry(
-    "predictor", {"gnomon": "gnomon.forecast.predictors:Gnomon", "physics": "gnomon.forecast.predictors:Physics"}
+    "predictor",
+    {
+        "gnomon": "gnomon.forecast.predictors:Gnomon",
+        "physics": "gnomon.forecast.predictors:Physics",
+        "roofline": "gnomon.forecast.baselines.roofline:Roofline",
+        "linear-regression": "gnomon.forecast.baselines.linear:LinearRegression",
+        "habitat": "gnomon.forecast.baselines.habitat:Habitat",
+        "neusight": "gnomon.forecast.baselines.neusight:NeuSight",
+    },
 )

@@ -6,6 +6,9 @@ import click
 
 _VERBS = {
     "sweep": "batch x device x dtype: which device to take",
+    "evaluate": "the accuracy of forecasts on a pack of measurements",
+    "fit": "fit the predictor anew from a pack of measurements",
+    "opgraph": "forecast the operator graphs of a pack on one device",
     "break-even": "measure what sparse and int8 linear layers take on this machine",
 }
 _TASK = "TASK"  # no name that a user would type: the verb that is meant when there is none

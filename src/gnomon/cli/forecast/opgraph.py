@@ -1,0 +1,24 @@
+"""`gnomon forecast opgraph`: whole models from the operator graphs of a pack, on one device."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--opgraphs", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Parquet file of operator graphs.")  # fmt: skip
+@click.option("--devices", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Table of devices (devices.csv).")  # fmt: skip
+@click.option("--device", "name", required=True, metavar="NAME", help="A device of that table.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write.")
+@click.option("--models", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Model configurations with layer counts. Default: models.json beside the graphs.")  # fmt: skip
+def command(opgraphs: Path, devices: Path, name: str, out: Path, models: Path | None) -> None:
+    """Forecast every graph of a file: forward, backward and whole step in milliseconds, with a 90 % interval."""
+    from gnomon.forecast.evaluate import predictions, write_predictions
+    from gnomon.forecast.pack import find_device
+
+    rows = predictions(opgraphs, find_device(devices, name), models)
+    write_predictions(rows, out)
+    click.echo(f"{len(rows)} graphs on {name} in {out}")
