@@ -155,8 +155,8 @@ def test_what_if_needs_a_table_or_a_unit(config):
     assert "no speed-up of 73% sparsity is known" in refused.output
     plain, fewer = (one(config, "--device", "H100-SXM", "--dtype", "bfloat16", *o) for o in ([], ["--bits", 4]))
     assert fewer["peak_memory_bytes"] < plain["peak_memory_bytes"]
-    run("break-even", "--kind", "sparsity", "--budget", "0.2s")
-    known = one(config, "--device", "cpu", "--sparsity", 0.73)
+    run("break-even", "--kind", "bits", "--budget", "0.2s")
+    known = one(config, "--device", "cpu", "--bits", 8)
     assert any("by the table measured on it" in warning for warning in known["warnings"])
 
 
