@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from gnomon.forecast.record import Forecast
 from gnomon.forecast.setting import Setting, forecasts
 from gnomon.forecast.sweep import Sizes, Sweep, sweep
 from gnomon.forecast.work import Work, works
+from gnomon.measure.probes.run import Probed, index_of, probe
 from gnomon.measure.probes.timing import CALM, Reading
 from gnomon.measure.record import Comparison, Level, Measurement
 from gnomon.report import html
@@ -213,36 +215,43 @@ def sweep_task(
 
 
 def calibrate(
-    device: str, budget_s: float, run: Run, *, threads: int = 1, progress: Progress = _silent
+    device: str,
+    budget_s: float,
+    run: Run,
+    *,
+    threads: int = 1,
+    progress: Progress = _silent,
+    target: Device | None = None,
+    measure: Callable[..., Probed] = probe,
 ) -> calibration.Calibration:
     """Measure kernels on the device at hand and store what they say about forecasts for it.
 
     device: 'cpu', 'cuda' or 'cuda:1'. budget_s: time for measuring, peaks and start-up not counted. threads: of the
-    CPU. Raises UsageError for another device or a budget that is too small, NotRunnable without that GPU.
+    CPU. target: what forecasts know of the device; this machine's own when not given. measure: what times the kernels.
+    Raises UsageError for another device or a budget that is too small, NotRunnable without that GPU.
     """
     from gnomon.measure.peaks import gpu_device, host_device
-    from gnomon.measure.probes.run import index_of, probe
 
     if not budget_s >= LEAST_CALIBRATION_S:
         raise UsageError(
             f"a calibration takes at least {LEAST_CALIBRATION_S:.0f} s; got a budget of {budget_s:g} s. Try --budget 2m"
         )
     index = index_of(device)
-    progress("measuring this machine's peaks (kept for later runs)" if index is None else f"looking at {device}")
-    target = host_device(threads=threads, progress=progress) if index is None else gpu_device(index)
+    if target is None and index is None:
+        progress("measuring this machine's peaks (kept for later runs)")
+        target = host_device(threads=threads, progress=progress)
+    elif target is None:
+        target = gpu_device(index or 0)
     started = datetime.now(UTC)
     progress("choosing kernels")
-    candidates = _candidates()
+    candidates = _candidates("cpu" if index is None else "cuda")
     prices = Physics().prices([candidate.work for candidate in candidates], target)
     costs = [_VISITS * _visit_s(c, price.time.value_s) for c, price in zip(candidates, prices, strict=True)]
     chosen = calibration.choose([c.work for c in candidates], costs, _CHOSEN_SHARE * budget_s)
     names = [candidates[i].name for i in chosen]
-    probed = probe(names, device=device, threads=threads, budget_s=budget_s, on_progress=progress)
+    probed = measure(names, device=device, threads=threads, budget_s=budget_s, on_progress=progress)
     by_name = {candidate.name: candidate for candidate in candidates}
-    samples = tuple(
-        calibration.Sample(r.name, by_name[r.name].work, by_name[r.name].views, r.seconds, r.spread / 2, r.disturbance)
-        for r in probed.readings
-    )
+    samples = tuple(_sample(reading, by_name[reading.name]) for reading in probed.readings)
     host = calibration.Host(**asdict(probed.host))
     result = calibration.Calibration(
         device=target,
@@ -279,20 +288,29 @@ class _Candidate(NamedTuple):
     input_bytes: float
 
 
-def _candidates() -> list[_Candidate]:
-    """Every probe of the pool as a forecast sees it."""
+@cache
+def _candidates(kind: str) -> tuple[_Candidate, ...]:
+    """Every probe of the pool as a forecast sees it. kind: 'cpu' or 'cuda'."""
     from gnomon.measure.probes.pool import pool
     from gnomon.workload.capture import capture as capture_graph
 
     found = []
-    for name, one in pool().items():
+    for name, one in pool(kind).items():
         inputs = [given.allocate() for given in one.inputs]
         demands = works(capture_graph(one.function, inputs, name=name))
         (work,) = (w for w in demands if w.category != "view")
         if work.category == "matmul":
             work = replace(work, weight_bytes=float(sum(inputs[i].nbytes for i in one.weights)))
         found.append(_Candidate(name, work, len(demands) - 1, sum(x.nbytes for x in inputs)))
-    return found
+    return tuple(found)
+
+
+def _sample(reading: Reading, candidate: _Candidate) -> calibration.Sample:
+    """A disturbance counts as far as it is beyond the jitter of an undisturbed machine."""
+    disturbance = max(1.0, reading.disturbance / CALM)
+    return calibration.Sample(
+        reading.name, candidate.work, candidate.views, reading.seconds, reading.spread / 2, disturbance
+    )
 
 
 def _visit_s(candidate: _Candidate, predicted_s: float) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gnomon.measure.probes.cost import HostCost
 from gnomon.measure.probes.timing import Stopwatch
 from gnomon.measure.timing import Step
 from gnomon.workload.capture import capture
@@ -20,22 +21,6 @@ _BLOCKS = 12
 _BATCHES = 15
 _FRESH_BYTES = 96 * 2**20  # three times what the C library keeps
 PAGE_BYTES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class HostCost:
-    """Seconds per operator. bare_s: called from a loop. view_s: a view. page_s: a page of memory touched first.
-
-    inference_s, forward_s, backward_s, optimizer_s: within modules, by mode and phase.
-    """
-
-    bare_s: float
-    view_s: float
-    page_s: float
-    inference_s: float
-    forward_s: float
-    backward_s: float
-    optimizer_s: float
 
 
 class _Block(nn.Module):
@@ -64,7 +49,7 @@ def host_cost(stopwatch: Stopwatch, device: str = "cpu") -> HostCost:
     model, example = model.to(device), example.to(device)
     with torch.inference_mode():
         inference_s = _least(stopwatch, lambda: model(example), 10)
-    optimizer = torch.optim.Adam(model.parameters())
+    optimizer = torch.optim.Adam(model.parameters(), foreach=False)
 
     phases: dict[str, list[float]] = {"forward": [], "backward": [], "optimizer": []}
     losses: list[Tensor] = []

@@ -58,10 +58,13 @@ class Probe:
     weights: tuple[int, ...] = ()
 
 
-def pool() -> dict[str, Probe]:
-    """Name -> probe. The order does not matter: a calibration chooses."""
+def pool(device: str = "cpu") -> dict[str, Probe]:
+    """Name -> probe, of those that the device can run. The order does not matter: a calibration chooses."""
     parts = (_products(), _convolutions(), _elementwise(), _copies(), _rows(), _images(), _gathers(), _attention())
-    return {probe.name: probe for probe in itertools.chain(*parts)}
+    probes = {probe.name: probe for probe in itertools.chain(*parts)}
+    if device != "cpu":  # the backward pass of attention is another operator there, with another signature
+        probes = {name: probe for name, probe in probes.items() if not name.startswith("attention backward")}
+    return probes
 
 
 def _text(*sizes: int) -> str:

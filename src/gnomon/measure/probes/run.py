@@ -9,7 +9,7 @@ from typing import Any
 from gnomon.core.errors import NotRunnable, UsageError
 from gnomon.core.process import JSON, call, progress
 from gnomon.core.records import structure, to_json
-from gnomon.measure.probes.host import HostCost
+from gnomon.measure.probes.cost import HostCost
 from gnomon.measure.probes.timing import CpuStopwatch, CudaStopwatch, Reading, Rounds, Stopwatch
 
 _COLD_BYTES = 3 * 2**24  # more than the caches of one core hold
