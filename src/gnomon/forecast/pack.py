@@ -428,12 +428,13 @@ def read_table(path: Path, columns: list[str] | None) -> dict[str, Array]:
     except ImportError:
         raise NotRunnable("reading a pack needs pyarrow: pip install 'gnomon[fit]'") from None
     try:
+        present = parquet.read_schema(path).names
+        missing = ", ".join(name for name in columns or () if name not in present)
+        if missing:
+            raise UsageError(f"{path}: lacks the columns {missing}; see the README of the pack")
         table = parquet.read_table(path, columns=columns)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # Arrow's own errors are ValueErrors
         raise UsageError(f"{path}: cannot be read as Parquet: {error}") from None
-    if columns is not None and set(columns) - set(table.column_names):
-        missing = ", ".join(sorted(set(columns) - set(table.column_names)))
-        raise UsageError(f"{path}: lacks the columns {missing}; see the README of the pack")
     return {name: _array(table[name]) for name in table.column_names}
 
 

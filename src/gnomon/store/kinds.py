@@ -23,6 +23,7 @@ RECORDS = Registry(
         "forecast": "gnomon.forecast.record:Forecast",
         "calibration": "gnomon.forecast.calibration:Calibration",
         "sweep": "gnomon.forecast.sweep:Sweep",
+        "evaluation": "gnomon.forecast.evaluate:Evaluation",
         "change": "gnomon.sharpen.record:Change",
         "device": "gnomon.devices.device:Device",
         "break-even": "gnomon.devices.breakeven:BreakEven",
@@ -53,6 +54,7 @@ HOT: Mapping[str, Mapping[str, str]] = {
     },
     "forecast": {"task": "task", "device": "device", "variant": "predictor", "latency_s": "total.value_s"},
     "sweep": {"task": "task", "variant": "predictor"},
+    "evaluation": {"variant": "predictor"},
     "change": {
         "task": "task",
         "task_digest": "task_digest",
