@@ -297,7 +297,7 @@ def _candidates(kind: str) -> tuple[_Candidate, ...]:
     found = []
     for name, one in pool(kind).items():
         inputs = [given.allocate() for given in one.inputs]
-        demands = works(capture_graph(one.function, inputs, name=name))
+        demands = works(capture_graph(one, inputs, name=name))
         (work,) = (w for w in demands if w.category != "view")
         if work.category == "matmul":
             work = replace(work, weight_bytes=float(sum(inputs[i].nbytes for i in one.weights)))

@@ -5,6 +5,7 @@ import collections
 import pytest
 import torch
 
+from gnomon.forecast.work import works
 from gnomon.measure.probes.pool import Input, pool
 from gnomon.workload.capture import capture
 
@@ -13,7 +14,7 @@ POOL = pool()
 
 @pytest.fixture(scope="module")
 def graphs():
-    return {name: capture(one.function, [i.allocate() for i in one.inputs], name=name) for name, one in POOL.items()}
+    return {name: capture(one, [i.allocate() for i in one.inputs], name=name) for name, one in POOL.items()}
 
 
 def test_every_probe_is_one_operator_that_a_cost_rule_knows(graphs):
@@ -47,7 +48,7 @@ def test_some_outputs_are_large_enough_for_the_system_to_map_them(graphs):
 def test_a_probe_runs_on_the_inputs_that_it_makes(name):
     inputs = [one.make("cpu") for one in POOL[name].inputs]
     if sum(x.nbytes for x in inputs) < 2**22:
-        outputs = POOL[name].function(*inputs)
+        outputs = POOL[name](*inputs)
         for one in outputs if isinstance(outputs, list | tuple) else [outputs]:
             assert one is None or one.isfinite().all()
 
@@ -60,7 +61,15 @@ def test_values_have_both_signs_or_are_positive_and_indices_stay_below():
     assert (index.dtype, int(index.min()), int(index.max())) == (torch.int64, 0, 6)
 
 
-def test_a_long_tensor_repeats_a_pattern_and_a_swapped_one_is_strided():
-    assert Input((2**18 + 5,)).make("cpu")[2**18 :].tolist() != [0.0] * 5
-    for one in (Input((8, 4), swapped=(0, 1)).make("cpu"), Input((8, 4), swapped=(0, 1)).allocate()):
-        assert (tuple(one.shape), one.is_contiguous()) == ((4, 8), False)
+def test_a_long_tensor_repeats_a_pattern():
+    values = Input((2**18 + 5,)).make("cpu")
+    assert values[2**18 :].tolist() == values[:5].tolist() != [0.0] * 5
+
+
+def test_swapped_axes_are_exchanged_by_the_call_so_that_a_forecast_sees_it(graphs):
+    transposed, plain = (graphs[f"mm {name}512x1024x256"] for name in ("transposed right ", ""))
+    assert [op.name for op in transposed.ops] == ["aten.transpose.int", "aten.mm.default"]
+    assert [op.name for op in plain.ops] == ["aten.mm.default"]
+    (torn,) = (w for w in works(graphs["add of two orders 4x128x1024"]) if w.category != "view")
+    (whole,) = (w for w in works(graphs["contiguous heads 4x256x16x64"]) if w.category != "view")
+    assert (torn.strided_bytes, whole.strided_bytes) == (4.0 * 4 * 128 * 1024, 0)

@@ -20,7 +20,7 @@ _PERIOD = 2**18
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A float32 tensor of both signs, or int64 indices below `below`. swapped: two axes that are exchanged in memory.
+    """A float32 tensor of both signs, or int64 indices below `below`. swapped: two axes that the call exchanges first.
 
     positive: for operators that are not defined below zero.
     """
@@ -33,19 +33,16 @@ class Input:
     def make(self, device: str) -> Tensor:
         """With random values: branches of a kernel are then as hard to predict as in a model."""
         if self.below:
-            return self._ordered(torch.randint(self.below, self.shape, device=device))
+            return torch.randint(self.below, self.shape, device=device)
         count = math.prod(self.shape)
         values = torch.rand(min(count, _PERIOD), device=device) * 2 - (0 if self.positive else 1)
         if count > _PERIOD:  # drawing is slow: a long pattern repeated is as unpredictable
             values = values.repeat(-(-count // _PERIOD))[:count]
-        return self._ordered((values + 0.1 if self.positive else values).view(self.shape))
+        return (values + 0.1 if self.positive else values).view(self.shape)
 
     def allocate(self) -> Tensor:
         """The same without values: enough to capture the operator."""
-        return self._ordered(torch.empty(self.shape, dtype=torch.int64 if self.below else torch.float32))
-
-    def _ordered(self, value: Tensor) -> Tensor:
-        return value if self.swapped is None else value.transpose(*self.swapped)
+        return torch.empty(self.shape, dtype=torch.int64 if self.below else torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +54,16 @@ class Probe:
     inputs: tuple[Input, ...]
     weights: tuple[int, ...] = ()
 
+    def __call__(self, *values: Tensor) -> Any:
+        """The operator on values of the inputs, after the views that exchange axes."""
+        swaps = [one.swapped for one in self.inputs]
+        return self.function(*(v if s is None else v.transpose(*s) for v, s in zip(values, swaps, strict=True)))
+
 
 def pool(device: str = "cpu") -> dict[str, Probe]:
     """Name -> probe, of those that the device can run. The order does not matter: a calibration chooses."""
-    parts = (_products(), _convolutions(), _elementwise(), _copies(), _rows(), _images(), _gathers(), _attention())
+    streams = (_elementwise(), _copies(), _rows(), _out_of_order())
+    parts = (_products(), _convolutions(), *streams, _images(), _gathers(), _attention())
     probes = {probe.name: probe for probe in itertools.chain(*parts)}
     if device != "cpu":  # the backward pass of attention is another operator there, with another signature
         probes = {name: probe for name, probe in probes.items() if not name.startswith("attention backward")}
@@ -204,6 +207,18 @@ def _rows() -> Iterator[Probe]:
         yield Probe(f"softmax backward {name}", backward, (x, x))
         log_backward = lambda g, y: _aten._log_softmax_backward_data(g, y, -1, torch.float32)  # noqa: E731
         yield Probe(f"log softmax backward {name}", log_backward, (x, x))
+
+
+def _out_of_order() -> Iterator[Probe]:
+    for b, c, n in ((1, 64, 256), (4, 128, 1024), (8, 256, 1024)):
+        name, swapped, row = _text(b, c, n), Input((b, c, n), swapped=(1, 2)), Input((c,))
+        norm = functools.partial(F.layer_norm, normalized_shape=(c,))
+        yield Probe(
+            f"layer norm out of order {name}", lambda x, w, v, f=norm: f(x, weight=w, bias=v), (swapped, row, row)
+        )
+        yield Probe(f"softmax out of order {name}", lambda x: torch.softmax(x, -1), (swapped,))
+        yield Probe(f"add of two orders {name}", torch.add, (Input((b, n, c)), swapped))
+        yield Probe(f"mul of two orders {name}", torch.mul, (Input((b, n, c)), swapped))
 
 
 def _layer_norm_backward(

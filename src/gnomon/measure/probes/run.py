@@ -112,7 +112,7 @@ class _Maker:
         self._probe, self._device = probe, device
 
     def __call__(self) -> Callable[[], Any]:
-        function, inputs, cold = self._probe.function, self._probe.inputs, self._probe.weights
+        function, inputs, cold = self._probe, self._probe.inputs, self._probe.weights
         values = [one.make(self._device) for one in inputs]
         copies = [values]
         for _ in range(_copies(sum(values[i].nbytes for i in cold)) - 1):
