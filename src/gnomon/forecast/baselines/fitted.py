@@ -1,6 +1,7 @@
 """Fits a baseline on measured kernels, and keeps the fit on this machine when asked. Nothing of it is shipped."""
 
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +56,14 @@ class Fit:
 def load(path: Path) -> Fit:
     """The fit that `save` wrote. Raises DamagedData when the file is no such fit."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             families: dict[str, dict[str, Array]] = {}
             for name in archive.files:
                 if name != "devices":
                     kind, _, key = name.partition("|")
                     families.setdefault(kind, {})[key] = archive[name]
             return Fit(tuple(str(name) for name in archive["devices"]), families)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DamagedData(f"{path}: the fitted baseline cannot be read: {error}. Delete it and fit it again") from None
 
 

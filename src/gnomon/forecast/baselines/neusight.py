@@ -8,7 +8,7 @@ layers of 512, the symmetric relative loss, AdamW, the epoch of best validation,
 What differs. Utilization is bounded: a' = g sigmoid(o1), the only a' for which g - a'/w stays above 0 at one wave too.
 Our kernels do not carry the [B, H] of an elementwise operator nor its name: its tiles are looked up by elements and
 operands, its blocks are elements over tile. GB is 1e9. Training is reduced for one core: fewer rows and epochs, larger
-batches, one learning rate that rises and falls, features brought to mean 0 and scale 1, He initialization. Rows are
+batches, one learning rate that rises and falls, features brought to mean 0 and scale 1. Rows are
 those that outlast the host, with its launch taken off, as for all baselines (the paper keeps big sizes only).
 """
 
