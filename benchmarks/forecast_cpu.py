@@ -179,14 +179,18 @@ def run(module: str, budget_s: float, rounds: int, seconds: float) -> dict[str, 
             f"{which}: mean error {one['mean']:.1%} (bar {BARS[which]:.0%}), median {one['median']:.1%}, worst "
             f"{one['worst']:.1%}; {one['coverage']:.0%} of the 90 % intervals hold the measurement"
         )
-    for warning in calibration.warnings:
+    disturbed = [name for name in cases if not calm(readings[name], best)]
+    warnings = list(calibration.warnings)
+    if disturbed:
+        warnings.append(f"never measured undisturbed, so their times are too long: {', '.join(disturbed)}")
+    for warning in warnings:
         print(warning)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "device": calibration.device.name, "threads": 1,
         "clock": "process CPU time", "versions": dict(calibration.versions), "allocator": calibration.allocator,
         "rounds": rounds, "seconds_each": seconds, "calibration_budget_s": budget_s,
         "kernels": len(calibration.samples), "factors": to_json(calibration.factors), "host": to_json(calibration.host),
-        "warnings": list(calibration.warnings), "rows": rows, "summary": summaries,
+        "warnings": warnings, "rows": rows, "summary": summaries,
         "bars": {which: one["mean"] <= BARS[which] for which, one in summaries.items()},
     }  # fmt: skip
 
