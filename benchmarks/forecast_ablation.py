@@ -86,8 +86,13 @@ def ablation(samples: Sequence[Samples], models: Judge, training: Training | Non
     found = {}
     for name in ROWS:
         found[name] = judge(name, samples, models, model, training)
-        print(f"{name}: {found[name].cpu_s:.0f} s of CPU time", file=sys.stderr, flush=True)
+        print(f"{name}: {_progress(found[name])}", file=sys.stderr, flush=True)
     return found
+
+
+def _progress(judged: Judged) -> str:
+    mean = np.mean([one.error for one in judged.models])
+    return f"whole models {100 * mean:.1f} % off, {judged.cpu_s:.0f} s of CPU time"
 
 
 # What is printed and stored -------------------------------------------------------------------------------------------

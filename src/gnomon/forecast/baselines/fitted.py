@@ -32,10 +32,10 @@ class Training:
     """
 
     rows: int = 8000
-    epochs: int = 20
+    epochs: int = 30
     batch: int = 256
-    rate: float = 1e-3
-    width: int = 512
+    rate: float = 2e-3
+    width: int = 128
     depth: int = 8
     seed: int = 0
 

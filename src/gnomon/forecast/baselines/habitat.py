@@ -4,7 +4,7 @@ After G. X. Yu, Y. Gao, P. Golikov, G. Pekhimenko, "Habitat: A Runtime-Based Com
 Deep Neural Network Training", USENIX ATC 2021: its perceptrons for operators whose kernels differ between GPUs take
 layer sizes and four numbers of the GPU. As in the NeuSight paper they price every kind here; Habitat's other half, wave
 scaling, wants the same kernel measured on another GPU, which a forecast from data sheets does not have. Reduced: 6
-layers of 256 (8 of 1024 in the paper), fewer rows and epochs; logarithms go in and come out.
+layers of 128 (8 of 1024 in the paper), fewer rows and epochs; logarithms go in and come out.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Habitat(FittedBaseline):
     """log t = MLP(log sizes, log memory, log bandwidth, log units, log peak), least |log forecast - log measured|."""
 
     name = "habitat-1"
-    training = Training(rows=20_000, epochs=16, width=256, depth=6)
+    training = Training(rows=12_000, epochs=16, width=128, depth=6)
 
     @classmethod
     def learn(cls, members: Sequence[Samples], training: Training) -> Arrays:
