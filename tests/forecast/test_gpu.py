@@ -1,15 +1,17 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gnomon.core.errors import UsageError
+from gnomon.devices.device import Quantity
 from gnomon.forecast import gpu as gpu_model
 from gnomon.forecast.predictors import Physics
 from gnomon.forecast.price import spread
 from gnomon.forecast.record import Estimate
-from gnomon.forecast.work import MatmulShape, Work, works
+from gnomon.forecast.work import AttentionShape, MatmulShape, RowShape, Work, works
 
 from .build import device, matmul_graph, stream_graph
 
@@ -55,8 +57,9 @@ def test_a_huge_product_takes_flop_over_a_share_of_the_peak():
 
 def test_a_tiny_operator_takes_the_launch_floor():
     made = price(product(1, 1, 1), device())
+    floor = gpu_model.floor_s("linear", device()).value
     assert made.bound == "launch"
-    assert gpu_model.LAUNCH_FLOOR_S.value < made.time.value_s < 1.05 * gpu_model.LAUNCH_FLOOR_S.value
+    assert floor < made.time.value_s < 1.05 * floor
 
 
 @given(sizes, sizes, sizes)
@@ -132,3 +135,74 @@ def test_a_dtype_nobody_prices_is_refused():
 def test_the_spread_of_a_range_is_that_of_the_lognormal_it_bounds():
     time = Estimate(1.0, math.exp(-1.645 * 0.3), math.exp(1.645 * 0.3))
     assert spread(time) == pytest.approx(0.3)
+
+
+def test_latencies_are_counted_in_clocks():
+    slow, fast = (price(product(1, 1, 1), device(clock_hz=f)).time.value_s for f in (1e9, 2e9))
+    assert slow / fast == pytest.approx(2**0.7, rel=0.01)
+
+
+@given(st.floats(20, 2000), st.floats(3e-9, 2e-8))
+def test_a_power_limit_never_speeds_up_and_its_share_is_a_share(watts, process):
+    free, limited = device(), device(tdp_w=watts, process_m=process, clock_hz=1.5e9)
+    share = gpu_model.power_share("linear", "float32", limited)
+    assert 0 < share <= 1
+    assert (
+        price(product(4096, 4096, 4096), limited).time.value_s
+        >= 0.99 * price(product(4096, 4096, 4096), replace(free, clock_hz=limited.clock_hz)).time.value_s
+    )
+
+
+def test_more_power_and_a_newer_process_hold_more_of_the_clock():
+    def share(watts, process):
+        gpu = device(tdp_w=watts, process_m=process, clock_hz=1.5e9, peak_flop_s={"float32": Quantity(60e12, "t")})
+        return gpu_model.power_share("linear", "float32", gpu)
+
+    assert share(70.0, 12e-9) < share(250.0, 12e-9) < share(250.0, 4e-9) <= 1
+
+
+def attention(queries, keys, heads=32, kv_heads=32, window=0, causal=False):
+    shape = AttentionShape(4, heads, kv_heads, queries, keys, 128, causal, window)
+    moved = 2.0 * 4 * 128 * (2 * heads * queries + 2 * kv_heads * keys)
+    flop = 4.0 * 4 * heads * 128 * queries * keys
+    return Work("attention", "bfloat16", flop, moved, attention=shape, item_bytes=2.0, operator="sdpa")
+
+
+def test_decoding_is_bound_by_the_keys_it_reads_and_prefill_by_arithmetic():
+    assert price(attention(1, 16384), device()).bound == "memory"
+    assert price(attention(8192, 8192), device()).bound == "compute"
+
+
+def test_causal_attention_and_a_sliding_window_are_priced_by_the_keys_they_see():
+    whole, causal, window = (
+        price(one, device()).time.value_s
+        for one in (
+            attention(8192, 8192),
+            attention(8192, 8192, causal=True),
+            attention(8192, 8192, causal=True, window=256),
+        )
+    )
+    assert 0.45 < causal / whole < 0.6
+    assert window < causal / 4
+
+
+def test_sharing_keys_among_heads_speeds_decoding_up():
+    many, few = (price(attention(1, 32768, kv_heads=kv), device()).time.value_s for kv in (32, 4))
+    assert few < many / 4
+
+
+def test_short_rows_stay_in_registers_and_long_ones_are_read_again():
+    short, long = (
+        price(Work("softmax", "float32", 5e8, 8e8, rows=RowShape(10**8 // c, c)), device()).time.value_s
+        for c in (1024, 2048)
+    )
+    assert long > 1.2 * short
+
+
+def test_a_fused_kernel_streams_whatever_it_reduces():
+    rows = RowShape(50_000, 2048)
+    plain, fused = (
+        price(Work("softmax", "float32", 5e8, 8e8, rows=rows, operator=name), device()).time.value_s
+        for name in ("_softmax", "fused[add+_softmax]")
+    )
+    assert fused < plain

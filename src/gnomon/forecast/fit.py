@@ -32,7 +32,11 @@ def expert(samples: Samples, seed: int = 0) -> Expert | None:
         return None
     rows = _sample(rows, ROWS, seed)
     chosen = samples.take(rows)
-    features, target = training(chosen)
+    device = chosen.device
+    physics = gpu.physics(chosen.kernels, device)
+    features = gpu.features(chosen.kernels, device, physics)
+    target = error(chosen, physics)
+    # 'test' before 'train': shapes of real models, measured in the session that timed the models, give the level
     sessions = [np.flatnonzero(chosen.split == name) for name in sorted(set(chosen.split))]
     offsets = np.zeros(len(rows))
     fitted = None
@@ -42,24 +46,13 @@ def expert(samples: Samples, seed: int = 0) -> Expert | None:
             offsets[session] = np.median(left[session])
         fitted = _forest(features, target - offsets)
     assert fitted is not None
-    judged = sessions[-1] if len(sessions[0]) == len(rows) else sessions[0]
-    # 'test' comes before 'train': shapes of real models, measured in the session that timed the models
-    kernels = samples.kernels
-    return Expert(
-        samples.device.name,
-        traits(samples.device, kernels.kind, kernels.precision),
-        float(offsets[judged[0]]),
-        fitted,
-    )
+    return Expert(device.name, traits(device), float(offsets[sessions[0][0]]), fitted)
 
 
-def training(samples: Samples) -> tuple[Array, Array]:
-    """Features, and log(measured / physics) of kernels without what the host added."""
-    physics = gpu.physics(samples.kernels, samples.device)
+def error(samples: Samples, physics: gpu.Physics) -> Array:
+    """log(measured / physics) of kernels, without what the host added."""
     kernel_s = np.maximum(samples.latency_s - samples.host.launch_s, 1e-7)
-    return physics.features, np.log(
-        kernel_s / (physics.seconds + gpu.floor_s(samples.kernels.kind, samples.device).value)
-    )
+    return np.asarray(np.log(kernel_s / (physics.seconds + gpu.floor_s(samples.kernels.kind, samples.device).value)))
 
 
 def _sample(rows: Array, most: int, seed: int) -> Array:
@@ -149,10 +142,10 @@ def spreads(samples: Sequence[Samples], experts: Mapping[str, Sequence[Expert]])
         if not others or len(rows) < _FEW:
             continue
         judged = one.take(_sample(rows, _JUDGED, seed=1))
-        features, target = training(judged)
-        error = target - correct(judged.kernels, features, judged.device, others).log_factor
-        biases.setdefault(name, []).append(float(np.median(error)))
-        scatters.setdefault(name, []).append(float(np.quantile(np.abs(error - np.median(error)), 0.9) / NINE_IN_TEN))
+        physics = gpu.physics(judged.kernels, judged.device)
+        missed = error(judged, physics) - correct(judged.kernels, physics, judged.device, others).log_factor
+        biases.setdefault(name, []).append(float(np.median(missed)))
+        scatters.setdefault(name, []).append(float(np.quantile(np.abs(missed - np.median(missed)), 0.9) / NINE_IN_TEN))
     return {
         name: Spread(
             max(math.sqrt(np.mean(np.square(found))), _LEAST_SHARED),

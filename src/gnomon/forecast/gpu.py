@@ -74,12 +74,12 @@ _MATRIX_UNIT_ENERGY = {
     "int8": 1 / 12,
     "float4": 1 / 24,
 }
-_USUAL_PROCESS_M, _USUAL_CLOCK_HZ = 7e-9, 1.5e9
+_USUAL_PROCESS_M, _USUAL_CLOCK_HZ, _USUAL_CACHE_BYTES = 7e-9, 1.5e9, 4e6
 
 
 class Physics(NamedTuple):
     """Of each kernel: seconds at the arithmetic peak and at full bandwidth, useful share of the units, time without
-    launch, and the features [kernels, F] by which its error is learned."""
+    launch with its range, and columns [kernels, F] that say what its shape does to the units."""
 
     compute_s: Array
     memory_s: Array
@@ -87,7 +87,7 @@ class Physics(NamedTuple):
     seconds: Array
     low_s: Array
     high_s: Array
-    features: Array
+    shape: Array
 
     @property
     def roofline_s(self) -> Array:
@@ -95,7 +95,7 @@ class Physics(NamedTuple):
 
 
 def physics(kernels: Kernels, device: Device) -> Physics:
-    """Times and features of kernels on a device. Raises UsageError when it has no unit for the precision."""
+    """Times of kernels on a device. Raises UsageError when it has no unit for the precision."""
     constants = GPU[kernels.kind]
     compute_s = kernels["flop"] / peak(kernels.kind, kernels.precision, device)
     memory_s = kernels["moved_bytes"] / device.memory_bandwidth_b_s.value
@@ -108,15 +108,19 @@ def physics(kernels: Kernels, device: Device) -> Physics:
         return (arithmetic**_P + (memory_s / memory + slowed_s) ** _P) ** (1 / _P)
 
     c, m = constants
-    value = seconds(c.value, m.value)
-    cache = device.cache_bytes.value if device.cache_bytes else 4e6
+    times = (seconds(c.value, m.value), seconds(c.high, m.high), seconds(c.low, m.low))
+    return Physics(compute_s, memory_s, occupancy, *times, np.stack(columns, axis=1))
+
+
+def features(kernels: Kernels, device: Device, found: Physics) -> Array:
+    """What the error of physics is learned by: [kernels, F]."""
+    cache = device.cache_bytes.value if device.cache_bytes else _USUAL_CACHE_BYTES
     common = (
-        np.log((compute_s + 1e-12) / (memory_s + 1e-12)),
+        np.log((found.compute_s + 1e-12) / (found.memory_s + 1e-12)),
         np.log2(np.maximum(kernels["moved_bytes"], 1) / cache),
-        np.log2(value + 1e-9),
+        np.log2(found.seconds + 1e-9),
     )
-    features = np.stack([*common, *columns], axis=1)
-    return Physics(compute_s, memory_s, occupancy, value, seconds(c.high, m.high), seconds(c.low, m.low), features)
+    return np.concatenate([np.stack(common, axis=1), found.shape], axis=1)
 
 
 def _slowed(kernels: Kernels, device: Device) -> Array:
@@ -234,7 +238,7 @@ def _alignment(size: Array) -> Array:
 
 
 def _plain(kernels: Kernels, device: Device) -> _Shape:
-    return np.ones_like(kernels["flop"]), []
+    return np.ones_like(kernels["flop"]), [np.log2(np.maximum(kernels["flop"], 1.0))]
 
 
 _SHAPES: dict[Kind, Callable[[Kernels, Device], _Shape]] = {

@@ -92,4 +92,14 @@ def _kernels(kind: Kind, precision: str, works: Sequence[Work]) -> Kernels:
         sizes["causal"] = [float(work.attention.is_causal) for work in works if work.attention is not None]
         sizes["kv_bytes"] = sizes["item_bytes"]
         sizes["library"] = [0.0] * len(works)  # PyTorch's own kernels are flash attention
-    return Kernels(kind, precision, {name: np.array(values, dtype=float) for name, values in sizes.items()})
+    arrays = {name: np.array(values, dtype=float) for name, values in sizes.items()}
+    if kind in ("prefill", "decode"):  # cost rules count the whole score matrix, kernels skip what a mask hides
+        arrays["flop"] = arrays["flop"] * seen_share(arrays)
+    return Kernels(kind, precision, arrays)
+
+
+def seen_share(sizes: Mapping[str, Array]) -> Array:
+    """Share of the score matrix that attention computes: a window's, or half of it when causal."""
+    keys, window, queries = sizes["keys"], sizes["window"], sizes["queries"]
+    windowed = np.where(window > 0, np.minimum(window, keys), keys) / keys
+    return np.asarray(windowed * np.where((sizes["causal"] > 0) & (queries > 1) & (windowed == 1), 0.5, 1.0))

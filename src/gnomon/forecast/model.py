@@ -16,7 +16,7 @@ from gnomon.forecast.kernels import Array
 from gnomon.forecast.residual import Expert, Traits
 
 SHIPPED = Path(__file__).parent / "data"
-_PER_DISTANCE = 0.1  # growth of a spread for each step away from the nearest measured GPU
+_PER_DISTANCE = 0.05  # growth of a spread for each step away from the nearest measured GPU
 
 
 class Spread(NamedTuple):

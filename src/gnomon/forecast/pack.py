@@ -18,7 +18,7 @@ import numpy as np
 from gnomon.core.errors import NotRunnable, UnknownName, UsageError, did_you_mean
 from gnomon.devices import catalogue, sanity
 from gnomon.devices.device import Device, Quantity
-from gnomon.forecast.kernels import Array, Kernels, Kind
+from gnomon.forecast.kernels import Array, Kernels, Kind, seen_share
 
 _SOURCE = "pack"
 TWO_INPUTS = ("add", "mul", "div", "pow")  # tensor with tensor; with the suffix u one of them is a number
@@ -377,12 +377,10 @@ def library(source: Array) -> Array:
 def attention(kind: Kind, sizes: Mapping[str, Array], item_bytes: float = 2.0, precision: str = "bfloat16") -> Kernels:
     """Attention with the `sizes` that `Kernels` names. FLOP: two products over the keys seen, half if causal."""
     batch, heads, queries, keys, window = (sizes[name] for name in ("batch", "heads", "queries", "keys", "window"))
-    seen = np.where(window > 0, np.minimum(window, keys), keys)
-    pairs = queries * seen * np.where((sizes["causal"] > 0) & (queries > 1) & (seen == keys), 0.5, 1.0)
-    kept = keys if kind == "prefill" else seen
+    kept = keys if kind == "prefill" else np.where(window > 0, np.minimum(window, keys), keys)
     moved = item_bytes * heads * queries + sizes["kv_bytes"] * sizes["kv_heads"] * kept
     cost = {
-        "flop": 4 * batch * heads * sizes["head_size"] * pairs,
+        "flop": 4 * batch * heads * sizes["head_size"] * queries * keys * seen_share(sizes),
         "moved_bytes": 2 * batch * sizes["head_size"] * moved,
         "item_bytes": np.full_like(batch, item_bytes),
     }

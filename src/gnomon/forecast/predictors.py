@@ -88,14 +88,14 @@ class Gnomon(Physics):
         self._model = model or shipped()
 
     def common_spread(self, device: Device) -> float:
-        return super().common_spread(device) if device.kind == "cpu" else 0.05
+        return super().common_spread(device) if device.kind == "cpu" else 0.03
 
     def times(self, kernels: Kernels, device: Device, physics: gpu.Physics, is_warm: bool = False) -> Times:
         name = family(kernels.kind, kernels.precision)
         experts = self._model.experts.get(name, ())
         if not experts:
             return super().times(kernels, device, physics, is_warm)
-        correction = correct(kernels, physics.features, device, experts)
+        correction = correct(kernels, physics, device, experts)
         spread = self._model.spread(name, correction.distance)
         least = np.zeros_like(physics.roofline_s) if is_warm else physics.roofline_s
         value = np.maximum(

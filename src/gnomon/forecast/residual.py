@@ -2,9 +2,9 @@
 
 Each measured GPU has one expert per kind of kernel: the error of `gpu.physics` on it, as a level (how well this GPU's
 library does at all) and a forest over the shape of the kernel. A target's correction is the experts' mean, weighted by
-how near each GPU is in what a data sheet says: process, peak over bandwidth, cache per unit, vendor. It is bounded by a
-factor of three and fades where every expert is far away. Leaving a GPU out means leaving its experts out; no expert has
-seen another GPU's kernels.
+how near each GPU is in what a data sheet says of its generation: process, cache per unit, matrix units, vendor. It is
+bounded by a factor of three and fades where every expert is far away. Leaving a GPU out means leaving its experts out;
+no expert has seen another GPU's kernels.
 """
 
 import math
@@ -16,26 +16,27 @@ import numpy as np
 
 from gnomon.devices.device import Device
 from gnomon.forecast.forest import Forest
-from gnomon.forecast.gpu import peak
+from gnomon.forecast.gpu import Physics, features
 from gnomon.forecast.kernels import Array, Kernels, Kind
 
 BOUND = math.log(3.0)
-_SCALES = (0.5, 0.6, 1.2)  # distance 1 in log process, log (peak / bandwidth), log (cache per unit)
+_SCALES = (0.5, 1.2)  # distance 1 in log process, log (cache per unit)
 _OTHER_VENDOR = 4.0
 _OTHER_GENERATION = 1.5
 _FADE = 4.0  # distance at which half of a correction is believed
+_HEARD = 1e-3  # an expert with less weight is not asked
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """Where a device stands among others. numbers: logarithms of process, peak / bandwidth, cache per unit.
+    """Where a device stands among others. numbers: logarithms of process and of cache per unit.
 
     has_matrix_units: tensor or matrix cores; libraries of the generation that has none are others.
     """
 
     vendor: str
     has_matrix_units: bool
-    numbers: tuple[float, float, float]
+    numbers: tuple[float, float]
 
     def distance(self, other: "Traits") -> float:
         apart = [(a - b) / scale for a, b, scale in zip(self.numbers, other.numbers, _SCALES, strict=True)]
@@ -44,16 +45,13 @@ class Traits:
         return math.hypot(*apart)
 
 
-def traits(device: Device, kind: Kind, precision: str) -> Traits:
-    """Raises UsageError when the device lacks the precision."""
+def traits(device: Device) -> Traits:
+    """What is said of a device's generation; usual values where its file says nothing."""
     process = device.process_m.value if device.process_m else 7e-9
     cache = device.cache_bytes.value if device.cache_bytes else 4e6
-    balance = peak(kind, precision, device) / device.memory_bandwidth_b_s.value
     half = device.peak_flop_s.get("float16") or device.peak_flop_s.get("bfloat16")
     has_matrix_units = half is not None and half.value > 3 * device.vector("float32")
-    return Traits(
-        device.vendor, has_matrix_units, (math.log(process), math.log(balance), math.log(cache / device.units.value))
-    )
+    return Traits(device.vendor, has_matrix_units, (math.log(process), math.log(cache / device.units.value)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +94,21 @@ def weigh(target: Traits, experts: Sequence[Expert]) -> Array:
     return np.asarray(weights / weights.sum())
 
 
-def correct(kernels: Kernels, features: Array, device: Device, experts: Sequence[Expert]) -> Correction:
-    """The correction for kernels of one kind on `device`; none where nobody has measured the kind."""
+def correct(kernels: Kernels, physics: Physics, device: Device, experts: Sequence[Expert]) -> Correction:
+    """The correction for kernels of one kind on `device`, given their physics; none where nobody measured the kind."""
     if not experts:
         return Correction(np.zeros(len(kernels)), math.inf, {})
-    target = traits(device, kernels.kind, kernels.precision)
+    target = traits(device)
     distance = min(target.distance(expert.traits) for expert in experts)
     weights = weigh(target, experts)
-    mean = sum(w * expert.error(features) for w, expert in zip(weights, experts, strict=True))
+    columns = features(kernels, device, physics)
+    mean = np.zeros(len(kernels))
+    for weight, expert in zip(weights, experts, strict=True):
+        if weight > _HEARD:
+            mean += weight * expert.error(columns)
     believed = 1 / (1 + (distance / _FADE) ** 2)
     return Correction(
-        np.clip(np.asarray(mean) * believed, -BOUND, BOUND),
+        np.clip(mean * believed, -BOUND, BOUND),
         distance,
         {expert.device: float(w) for w, expert in zip(weights, experts, strict=True)},
     )
