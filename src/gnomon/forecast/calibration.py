@@ -19,7 +19,7 @@ from gnomon.core.errors import UsageError
 from gnomon.core.records import POSITIVE, record, to_json
 from gnomon.devices.device import Device
 from gnomon.forecast import cpu
-from gnomon.forecast.predictors import Physics, Predictor
+from gnomon.forecast.predictors import Gnomon, Predictor
 from gnomon.forecast.price import Efficiency, Price
 from gnomon.forecast.record import Estimate
 from gnomon.forecast.work import Work
@@ -228,7 +228,7 @@ def factors(samples: Sequence[Sample], fit: Fit) -> tuple[Factor, ...]:
 def fit(samples: Sequence[Sample], host: Host, device: Device, predictor: Predictor | None = None) -> Fit:
     """What the samples say of the predictor on this device; what dispatching cost is taken off them."""
     works = [sample.work for sample in samples]
-    predicted = _base_prices(works, device, host, predictor or Physics())
+    predicted = _base_prices(works, device, host, predictor or Gnomon())
     ratios, noise = [], []
     for sample, price in zip(samples, predicted, strict=True):
         overhead = host.bare_s + sample.views * host.view_s if device.kind == "cpu" else 0.0
@@ -244,7 +244,7 @@ class Calibrated:
     """A predictor corrected by a calibration: what `fit` learnt multiplies its prices. A `Predictor` itself."""
 
     def __init__(self, calibration: Calibration, predictor: Predictor | None = None) -> None:
-        self._base = predictor or Physics()
+        self._base = predictor or Gnomon()
         self.calibration = calibration
         self.name = f"{self._base.name}+calibrated"
         self._fit = fit(calibration.samples, calibration.host, calibration.device, self._base)
@@ -271,6 +271,9 @@ class Calibrated:
             time = Estimate(value, value * math.exp(-half), value * math.exp(half))
             prices.append(Price(time, price.bound, price.occupancy))
         return prices
+
+    def remarks(self, device: Device) -> list[str]:
+        return []
 
     def common_spread(self, device: Device) -> float:
         return 0.10  # on the device at hand: caches warmer or colder than in a lone kernel, Python beyond dispatch

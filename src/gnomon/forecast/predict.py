@@ -119,6 +119,7 @@ class Forecaster:
         main = _main_precision(demands, device)
         capacity = device.memory_bytes.value
         warnings = [f"{n} x {name}: no cost rule; counted as memory traffic" for name, n in self._unknown.items()]
+        warnings += self._predictor.remarks(device)
         if self._peak_bytes > capacity:
             warnings.append(f"does not fit: needs {format_bytes(self._peak_bytes)} of {format_bytes(capacity)}")
         return Forecast(

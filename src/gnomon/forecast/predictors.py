@@ -14,7 +14,7 @@ from gnomon.forecast.kernels import Array, Kernels, group
 from gnomon.forecast.model import Model, shipped
 from gnomon.forecast.price import NINE_IN_TEN, Price
 from gnomon.forecast.record import Bound, Estimate
-from gnomon.forecast.residual import correct, family
+from gnomon.forecast.residual import FAR, correct, family, nearest, traits
 from gnomon.forecast.work import Work
 
 
@@ -29,6 +29,10 @@ class Predictor(Protocol):
 
     def common_spread(self, device: Device) -> float:
         """Standard deviation of the logarithm of what is wrong with all operators of a device alike."""
+        ...
+
+    def remarks(self, device: Device) -> list[str]:
+        """What a reader of a forecast for `device` should know about the predictor."""
         ...
 
 
@@ -69,6 +73,9 @@ class Physics:
     def common_spread(self, device: Device) -> float:
         return 0.22  # clocks under a power limit, versions of libraries: what nothing fitted can know
 
+    def remarks(self, device: Device) -> list[str]:
+        return []
+
     def times(self, kernels: Kernels, device: Device, physics: gpu.Physics, is_warm: bool = False) -> Times:
         """Times of many kernels of one kind on a GPU, given their physics.
 
@@ -89,6 +96,14 @@ class Gnomon(Physics):
 
     def common_spread(self, device: Device) -> float:
         return super().common_spread(device) if device.kind == "cpu" else 0.03
+
+    def remarks(self, device: Device) -> list[str]:
+        if device.kind == "cpu":
+            return []
+        name, distance = nearest(traits(device), self._model.experts)
+        if distance <= FAR:
+            return []
+        return [f"far from every measured GPU (nearest: {name}, {distance:.1f}): little of what was learned is applied"]
 
     def times(self, kernels: Kernels, device: Device, physics: gpu.Physics, is_warm: bool = False) -> Times:
         name = family(kernels.kind, kernels.precision)

@@ -24,6 +24,7 @@ _SCALES = (0.5, 1.2)  # distance 1 in log process, log (cache per unit)
 _OTHER_VENDOR = 4.0
 _OTHER_GENERATION = 1.5
 _FADE = 4.0  # distance at which half of a correction is believed
+FAR = 3.0  # beyond, a forecast says so
 _HEARD = 1e-3  # an expert with less weight is not asked
 
 
@@ -92,6 +93,15 @@ def weigh(target: Traits, experts: Sequence[Expert]) -> Array:
     distances = np.array([target.distance(expert.traits) for expert in experts])
     weights = np.exp(-2.0 * (distances - distances.min()))
     return np.asarray(weights / weights.sum())
+
+
+def nearest(target: Traits, experts: Mapping[str, Sequence[Expert]]) -> tuple[str, float]:
+    """The measured GPU that is nearest to `target`, and its distance; infinite where there is none."""
+    everyone = [expert for members in experts.values() for expert in members]
+    if not everyone:
+        return "none", math.inf
+    found = min(everyone, key=lambda expert: target.distance(expert.traits))
+    return found.device, target.distance(found.traits)
 
 
 def correct(kernels: Kernels, physics: Physics, device: Device, experts: Sequence[Expert]) -> Correction:

@@ -155,6 +155,9 @@ class _Changed:
     def prices(self, works: Sequence[Work], device: Device) -> list[Price]:
         return self._what_if.prices(works, device, self._base.prices)
 
+    def remarks(self, device: Device) -> list[str]:
+        return self._base.remarks(device)
+
     def common_spread(self, device: Device) -> float:
         return self._base.common_spread(device)
 
