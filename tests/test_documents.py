@@ -25,6 +25,11 @@ def test_the_page_of_commands_is_what_the_commands_say():
     assert written == load(ROOT / "docs" / "commands.py").page(), "run: python docs/commands.py"
 
 
+def test_the_page_of_accuracies_is_what_the_stored_results_say():
+    written = (ROOT / "docs" / "accuracy.md").read_text("utf-8")
+    assert written == load(ROOT / "docs" / "accuracy.py").page(), "run: python docs/accuracy.py"
+
+
 def test_every_public_name_exists_and_is_documented():
     page = (ROOT / "docs" / "python.md").read_text("utf-8")
     for name in gnomon.__all__:

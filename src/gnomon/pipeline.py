@@ -1,5 +1,6 @@
 """The stages in their order. The only module that knows all of them; records go to the store as they come."""
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from gnomon.forecast.setting import Setting, forecasts
 from gnomon.forecast.sweep import Sizes, Sweep, sweep
 from gnomon.forecast.work import Work, works
 from gnomon.measure.probes.run import Probed, index_of, probe
-from gnomon.measure.probes.timing import CALM, Reading
+from gnomon.measure.probes.timing import Reading
 from gnomon.measure.record import Comparison, Level, Measurement
 from gnomon.report import html
 from gnomon.report.examination import Examination
@@ -267,6 +268,7 @@ def calibrate(
         samples=samples,
         factors=calibration.factors(samples, calibration.fit(samples, host, target)),
         warnings=tuple(_calibration_warnings(names, probed.readings)),
+        reference_s=statistics.median(one.reference_s / one.disturbance for one in probed.readings),
     )
     run.add(result)
     return result
@@ -306,10 +308,8 @@ def _candidates(kind: str) -> tuple[_Candidate, ...]:
 
 
 def _sample(reading: Reading, candidate: _Candidate) -> calibration.Sample:
-    """A disturbance counts as far as it is beyond the jitter of an undisturbed machine."""
-    disturbance = max(1.0, reading.disturbance / CALM)
     return calibration.Sample(
-        reading.name, candidate.work, candidate.views, reading.seconds, reading.spread / 2, disturbance
+        reading.name, candidate.work, candidate.views, reading.seconds, reading.spread / 2, reading.disturbance
     )
 
 
@@ -320,11 +320,11 @@ def _visit_s(candidate: _Candidate, predicted_s: float) -> float:
 
 def _calibration_warnings(names: Sequence[str], readings: Sequence[Reading]) -> list[str]:
     warnings = []
-    disturbed = sum(reading.disturbance > CALM for reading in readings)
+    disturbed = sum(reading.disturbance != 1.0 for reading in readings)
     if disturbed:
         warnings.append(
-            f"{disturbed} of {len(readings)} kernels were never seen undisturbed: something else used this machine. "
-            "Their times are scaled by how slow the reference was; calibrate again when it is quiet"
+            f"{disturbed} of {len(readings)} kernels were never seen in this machine's usual state: something "
+            "else uses it. Their times are scaled by how slow the reference was; calibrate again when it is quiet"
         )
     if len(readings) < len(names):
         warnings.append(f"{len(names) - len(readings)} of {len(names)} chosen kernels were not reached in the budget")

@@ -84,6 +84,7 @@ class Calibration:
 
     predictor: which one `factors` correct. factors: the correction by category, for people; forecasts use the samples.
     measured_at: ISO 8601, UTC. elapsed_s: what it took. budget_s: what was asked. clock: 'cpu' time or 'cuda' events.
+    reference_s: the reference kernel's time in the machine's usual state, which forecasts are for.
     """
 
     device: Device
@@ -99,6 +100,7 @@ class Calibration:
     samples: tuple[Sample, ...]
     factors: tuple[Factor, ...]
     warnings: tuple[str, ...] = ()
+    reference_s: float = 0.0
 
     @property
     def title(self) -> str:
@@ -235,7 +237,7 @@ def fit(samples: Sequence[Sample], host: Host, device: Device, predictor: Predic
         seconds = sample.seconds / sample.disturbance
         work_s = max(seconds - overhead, _LEAST_SHARE * seconds)
         ratios.append(math.log(work_s / price.time.value_s))
-        doubts = (sample.noise, _DISPATCH_DOUBT * overhead / work_s, _SLOWED_DOUBT * math.log(sample.disturbance))
+        doubts = (sample.noise, _DISPATCH_DOUBT * overhead / work_s, _SLOWED_DOUBT * abs(math.log(sample.disturbance)))
         noise.append(math.hypot(*doubts))
     return Fit(works, ratios, noise)
 

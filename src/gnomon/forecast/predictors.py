@@ -95,7 +95,7 @@ class Gnomon(Physics):
         self._model = model or shipped()
 
     def common_spread(self, device: Device) -> float:
-        return super().common_spread(device) if device.kind == "cpu" else 0.03
+        return super().common_spread(device) if device.kind == "cpu" else 0.05
 
     def remarks(self, device: Device) -> list[str]:
         if device.kind == "cpu":

@@ -43,9 +43,9 @@ class Forecast:
     optimizer state and activations; allocator slack and library workspaces are not in it. mfu: FLOP over time x peak.
     calibration: date and digest of the measurements on this device that corrected the predictor, '' without.
     energy_bound_j: power limit times the expected time of all devices of the step, None where no limit is known.
-    parallel: empty for one device; else the degrees ('tensor', 'pipeline', 'data', 'micro_batches', 'zero'), 'schedule',
-    'devices', and the parts of the step: 'communication_s' that nothing hides, 'idle_s' in which a device waits for
-    others. Then ops are those of one micro-batch on all stages, and memory is the fullest device's.
+    parallel: empty for one device; else the degrees ('tensor', 'pipeline', 'data', 'micro_batches', 'zero'),
+    'schedule', 'devices', and the parts of the step: 'communication_s' that nothing hides, 'idle_s' in which a device
+    waits for others. Then ops are those of one micro-batch on all stages, and memory is the fullest device's.
     """
 
     task: str

@@ -1,8 +1,8 @@
 """How accurate forecasts are, as tables: for the terminal, and as the Markdown of the accuracy page."""
 
 import statistics
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,3 +121,32 @@ def markdown(evaluation: "Evaluation") -> str:
             "Doubtful labels, by what the labels themselves say:\n\n" + "\n".join(f"- {line}" for line in found)
         )
     return "\n\n".join(parts) + "\n"
+
+
+_COMPARED = (
+    "Whole models, the GPU judged left out, every predictor fitted on the same kernels. `roofline` takes nothing but "
+    "peaks; `linear-regression` is after Li et al., `habitat` after Yu et al. (2021), `neusight` our implementation of "
+    "the published design with networks of width {width}, {rows:,} rows a class and {epochs} epochs, from one seed: "
+    "smaller than its authors', and unstable where the left-out GPU lies outside the others. `physics` is ours without "
+    "anything learnt, `gnomon` what users get."
+)
+
+
+def ablation(compared: Mapping[str, Any]) -> str:
+    """The table of `benchmarks/forecast_ablation.py` as Markdown: whole models, then the mean on each GPU."""
+    rows = compared["predictors"]
+    devices = list(next(iter(rows.values()))["e2e_by_device"])
+    heads = ["mean %", "median %", "worst %", "mean %, sound labels", *(_short(name) for name in devices)]
+    lines = ["## Against other predictors", "", "| | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
+    for name, row in rows.items():
+        numbers = [row["e2e"][key] for key in ("mean", "median", "worst")] + [row["e2e_sound"]["mean"]]
+        numbers += [row["e2e_by_device"][device]["mean"] for device in devices]
+        lines.append(f"| {name} | " + " | ".join(f"{100 * number:.1f}" for number in numbers) + " |")
+    training = compared["about"]["training"]["neusight"]
+    lines += ["", _COMPARED.format(**training)]
+    return "\n".join(lines) + "\n"
+
+
+def _short(device: str) -> str:
+    """'MI100' of 'AMD Instinct MI100', 'A100' of 'NVIDIA A100-PCIE-40GB'."""
+    return device.split()[-1].split("-")[0]

@@ -36,7 +36,7 @@ def test_kernels_are_measured_in_a_process_of_their_own():
     names = ["relu 4096", "linear 8x64x64", "index add 1024x16x4096", "batch norm backward 1x16x32"]
     probed = probe(names, budget_s=3.0)
     assert [reading.name for reading in probed.readings] == names
-    assert all(reading.seconds > 0 and reading.disturbance >= 1 for reading in probed.readings)
+    assert all(reading.seconds > 0 and reading.disturbance > 0 for reading in probed.readings)
     assert 0 < probed.host.view_s < probed.host.backward_s
     assert set(probed.versions) == {"torch", "numpy"}
     assert probed.allocator

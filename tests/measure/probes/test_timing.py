@@ -50,14 +50,21 @@ def test_what_was_seen_disturbed_is_seen_again_and_its_slow_visits_do_not_count(
     assert len(machine.visits) == 9
 
 
-def test_a_kernel_that_was_never_undisturbed_says_how_slow_the_machine_was():
+def test_a_kernel_that_was_never_seen_in_the_usual_state_says_how_slow_the_machine_was():
     machine = Machine({"a": 1e-3, "b": 2e-3}, slowness=[1.0, 1.5])
-    a, b = machine.rounds().run(budget_s=1.0)
+    a, b = machine.rounds().run(budget_s=0.06)  # time for one visit each
     assert a.disturbance == pytest.approx(1.0, abs=1e-3)
     assert b.disturbance == pytest.approx(1.5, rel=1e-3)
     assert b.disturbance > CALM
     assert b.seconds == pytest.approx(3e-3, rel=1e-3)
     assert b.reference_s == pytest.approx(4.5e-4, rel=1e-3)
+
+
+def test_one_lucky_moment_is_not_the_machines_usual_state():
+    machine = Machine({name: 1e-3 for name in "abcdef"}, slowness=[1.0] + [1.5] * 100)
+    for reading in machine.rounds().run(budget_s=100.0):
+        assert reading.seconds == pytest.approx(1.5e-3, rel=1e-3)
+        assert reading.disturbance == 1
 
 
 def test_the_budget_ends_the_rounds_and_what_was_not_reached_has_no_reading():

@@ -12,7 +12,7 @@ from gnomon.cli._common import console, print_json
               help="Folder with measured kernels and labelled models.")  # fmt: skip
 @click.option("--leave-one-out", is_flag=True, help="Judge each GPU by the predictor without what it learnt from it.")
 @click.option("--predictor", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Folder that `forecast fit --out` wrote. Default: the predictor that ships with Gnomon.")  # fmt: skip
+              help="Folder that `forecast fit --out` wrote. Default: the shipped predictor.")  # fmt: skip
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
               help="Also write everything as JSON to this file; - prints it instead of the tables.")  # fmt: skip
 def command(pack: Path, leave_one_out: bool, folder: Path | None, json_path: Path | None) -> None:

@@ -1,8 +1,9 @@
 """Time many kernels within a budget on a machine that others use too: each visit says how disturbed it was.
 
 The speed of a shared core changes by half for seconds at a time, with what runs beside it. So a reference kernel is
-timed before and after each visit; visits while it was slow are repeated as long as there is time, and a kernel's time
-is taken from its calm visits.
+timed before and after each visit. The machine's usual state is what the reference takes at the calm end of its visits
+(the lower quartile: a single lucky moment is nobody's machine); visits in another state are repeated as long as there
+is time, and a kernel's time is taken from its visits in the usual one.
 """
 
 import math
@@ -16,7 +17,8 @@ from typing import Any, Protocol
 from gnomon.measure.clock import Clock, resolution_ns
 from gnomon.measure.timing import Step, quiet_collector, time_call
 
-CALM = 1.15  # a reference this much slower than its best is a disturbed machine: jitter alone stays below
+CALM = 1.15  # a reference this much off the usual is a machine in another state: jitter alone stays below
+_USUAL = 0.25  # quantile of the reference's times
 _VISITS = 3
 _CALLS = 3
 _TIMES_RESOLUTION = 50
@@ -70,10 +72,10 @@ class CudaStopwatch:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A kernel's time. disturbance: how much slower than its best the reference was at the calmest visit, 1 or more.
+    """A kernel's time. disturbance: how much slower than usual the reference was at the visits that count.
 
-    reference_s: the reference's time at the calmest visit. spread: largest over smallest time among the visits that
-    count, less 1. visits: how many count.
+    reference_s: the reference's time then. spread: largest over smallest time among these visits, less 1. visits: how
+    many count.
     """
 
     name: str
@@ -119,16 +121,21 @@ class Rounds:
                 if int(10 * passed) > told:
                     told = int(10 * passed)
                     progress(f"{len(self.visits)} of {len(self.steps)} kernels seen, {10 * told} % of the time used")
-        best = min((visit.reference_s for visits in self.visits.values() for visit in visits), default=1.0)
-        return [_reading(name, self.visits[name], best) for name in self.steps if name in self.visits]
+        usual = self._usual_s() if self.visits else 1.0
+        return [_reading(name, self.visits[name], usual) for name in self.steps if name in self.visits]
+
+    def _usual_s(self) -> float:
+        """The reference's time in the machine's usual state."""
+        times = sorted(visit.reference_s for visits in self.visits.values() for visit in visits)
+        return times[int(_USUAL * (len(times) - 1))]
 
     def _order(self) -> Iterator[str]:
         """Every kernel once, as they were given; then, again and again, those that lack most."""
         yield from self.steps
         rng = random.Random(self.seed)
         while True:
-            best = min(visit.reference_s for visits in self.visits.values() for visit in visits)
-            calm = {name: sum(v.reference_s <= CALM * best for v in visits) for name, visits in self.visits.items()}
+            usual = self._usual_s()
+            calm = {name: sum(is_calm(v.reference_s, usual) for v in visits) for name, visits in self.visits.items()}
             lacking = [name for name in self.visits if calm[name] < _VISITS]
             if not lacking:
                 return
@@ -154,11 +161,17 @@ class Rounds:
         return statistics.median(self.stopwatch(self.reference, 1) for _ in range(_CALLS))
 
 
-def _reading(name: str, visits: Sequence[_Visit], best: float) -> Reading:
-    """The median of the calm visits; without one, the calmest."""
-    calm = [visit for visit in visits if visit.reference_s <= CALM * best]
-    counted = calm or [min(visits, key=lambda visit: visit.reference_s)]
+def is_calm(reference_s: float, usual_s: float) -> bool:
+    """Whether the machine was in its usual state."""
+    return usual_s / CALM <= reference_s <= CALM * usual_s
+
+
+def _reading(name: str, visits: Sequence[_Visit], usual_s: float) -> Reading:
+    """The median of the visits in the usual state; without one, the visit nearest to it."""
+    calm = [visit for visit in visits if is_calm(visit.reference_s, usual_s)]
+    counted = calm or [min(visits, key=lambda visit: abs(math.log(visit.reference_s / usual_s)))]
     times = [visit.seconds for visit in counted]
-    reference_s = min(visit.reference_s for visit in counted)
+    reference_s = statistics.median(visit.reference_s for visit in counted)
+    disturbance = 1.0 if calm else reference_s / usual_s
     spread = max(times) / min(times) - 1
-    return Reading(name, statistics.median(times), spread, reference_s / best, reference_s, len(counted))
+    return Reading(name, statistics.median(times), spread, disturbance, reference_s, len(counted))
