@@ -6,7 +6,7 @@ from rich.console import Console
 
 from gnomon.core.errors import UsageError
 from gnomon.devices import catalogue
-from gnomon.forecast.prices import Prices
+from gnomon.forecast.rental import Prices
 from gnomon.forecast.sweep import answer, sweep
 from gnomon.report.sweep import draw, print_sweep, sentences
 from tests.forecast.build import matmul_graph

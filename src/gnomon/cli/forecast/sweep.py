@@ -47,7 +47,7 @@ def command(
     from gnomon import pipeline
     from gnomon.cli._common import console
     from gnomon.core.errors import UsageError
-    from gnomon.forecast import prices as price_list
+    from gnomon.forecast import rental as price_list
     from gnomon.forecast.dtypes import cast
     from gnomon.forecast.setting import Setting
     from gnomon.forecast.sweep import Objective, Sizes, answer, sizes_in
@@ -61,7 +61,7 @@ def command(
     named = [name.strip() for name in (dtypes or choice.dtype or "").split(",") if name.strip()]
     for name in named:
         cast(name)  # an unknown one is told before anything is captured
-    chosen_prices = price_list.load(prices) if prices is not None else None
+    chosen_prices = rental.load(prices) if prices is not None else None
     objective: Objective = best or ("cost" if prices is not None else "throughput")  # type: ignore[assignment]
     sizes, lengths = sizes_in(batches), sizes_in(seqlens) if seqlens else ()
 

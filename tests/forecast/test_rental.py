@@ -1,7 +1,7 @@
 import pytest
 
 from gnomon.core.errors import UsageError
-from gnomon.forecast.prices import load
+from gnomon.forecast.rental import load
 
 
 def written(tmp_path, text):
