@@ -16,8 +16,8 @@ from gnomon.devices.breakeven import BreakEven, Kind
 from gnomon.devices.device import Device
 from gnomon.forecast import calibration
 from gnomon.forecast.predictors import Physics
-from gnomon.forecast.rental import Prices
 from gnomon.forecast.record import Forecast
+from gnomon.forecast.rental import Prices
 from gnomon.forecast.setting import Setting, forecasts
 from gnomon.forecast.sweep import Sizes, Sweep, sweep
 from gnomon.forecast.work import Work, works

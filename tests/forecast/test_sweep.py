@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from gnomon.core.errors import UsageError
 from gnomon.core.records import from_json, to_json
 from gnomon.forecast.predict import forecast
-from gnomon.forecast.rental import Prices
 from gnomon.forecast.record import Estimate
+from gnomon.forecast.rental import Prices
 from gnomon.forecast.setting import Setting
 from gnomon.forecast.sweep import Point, Range, Sweep, answer, best_by_device, sizes_in, sweep
 

@@ -10,8 +10,8 @@ from gnomon.core.units import format_bytes
 from gnomon.devices.device import Device
 from gnomon.forecast.dtypes import captured_in
 from gnomon.forecast.predict import Forecaster
-from gnomon.forecast.rental import Prices
 from gnomon.forecast.record import Estimate, Host
+from gnomon.forecast.rental import Prices
 from gnomon.forecast.scale import at_batches
 from gnomon.forecast.setting import Setting, check_sizes, forecaster
 from gnomon.workload.graph import OpGraph

@@ -47,7 +47,7 @@ def command(
     from gnomon import pipeline
     from gnomon.cli._common import console
     from gnomon.core.errors import UsageError
-    from gnomon.forecast import rental as price_list
+    from gnomon.forecast import rental
     from gnomon.forecast.dtypes import cast
     from gnomon.forecast.setting import Setting
     from gnomon.forecast.sweep import Objective, Sizes, answer, sizes_in
