@@ -45,8 +45,8 @@ def test_leave_one_out_has_seen_nobody(pack, tmp_path):
 
 def test_graphs_of_a_file_are_forecast_one_row_each(pack, tmp_path):
     out = tmp_path / "predictions.csv"
-    done = run("opgraph", "--opgraphs", pack / "opgraphs.parquet", "--devices", pack / "devices.csv", "--device", "gamma",
-               "--out", out)  # fmt: skip
+    files = ("--opgraphs", pack / "opgraphs.parquet", "--devices", pack / "devices.csv")
+    done = run("opgraph", *files, "--device", "gamma", "--out", out)
     assert done.exit_code == 0, done.output
     rows = list(csv.DictReader(out.read_text().splitlines()))
     assert [row["mode"] for row in rows] == ["inf", "train"]
@@ -54,8 +54,8 @@ def test_graphs_of_a_file_are_forecast_one_row_each(pack, tmp_path):
 
 
 def test_an_unknown_device_of_a_pack_is_wrong_usage(pack, tmp_path):
-    done = run("opgraph", "--opgraphs", pack / "opgraphs.parquet", "--devices", pack / "devices.csv", "--device", "delta",
-               "--out", tmp_path / "x.csv")  # fmt: skip
+    files = ("--opgraphs", pack / "opgraphs.parquet", "--devices", pack / "devices.csv")
+    done = run("opgraph", *files, "--device", "delta", "--out", tmp_path / "x.csv")
     assert done.exit_code == 2
     assert "no device is called 'delta'" in done.output
 
