@@ -82,15 +82,16 @@ def test_the_newest_calibration_of_a_device_is_found_in_the_store(store):
     assert pipeline.stored_calibration(store, machine("another")) is None
 
 
-def test_the_jitter_of_an_undisturbed_machine_changes_nothing_and_a_disturbance_counts_beyond_it(store):
-    calm, jittery, slow = (calibrate(store, Simulated({}, disturbance=d)) for d in (1.0, 1.1, 1.61))
-    assert {sample.disturbance for sample in (*calm.samples, *jittery.samples)} == {1.0}
-    assert slow.samples[0].disturbance == pytest.approx(1.4)
+def test_samples_say_how_far_from_its_usual_state_the_machine_was(store):
+    calm, slow = (calibrate(store, Simulated({}, disturbance=d)) for d in (1.0, 1.61))
+    assert {sample.disturbance for sample in calm.samples} == {1.0}
+    assert slow.samples[0].disturbance == pytest.approx(1.61)
+    assert calm.reference_s > 0
 
 
 def test_disturbed_and_unreached_kernels_become_warnings(store):
     made = calibrate(store, Simulated({}, reached=0.5, disturbance=1.5))
-    assert "were never seen undisturbed" in made.warnings[0]
+    assert "were never seen in this machine's usual state" in made.warnings[0]
     assert "chosen kernels were not reached in the budget" in made.warnings[1]
 
 
