@@ -12,6 +12,7 @@ from gnomon.forecast.predict import forecast
 from gnomon.measure.probes.cost import HostCost
 from gnomon.measure.probes.run import Probed
 from gnomon.measure.probes.timing import Reading
+from gnomon.pipeline import calibrating
 from gnomon.store.store import open_store
 
 from .forecast.build import matmul_graph, stream_graph
@@ -35,7 +36,7 @@ class Simulated:
 
     def __call__(self, names, *, device, threads, budget_s, on_progress):
         self.asked = list(names)
-        works = {c.name: c.work for c in pipeline._candidates("cpu")}
+        works = {c.name: c.work for c in calibrating._candidates("cpu")}
         readings = []
         for name in names[: math.ceil(self.reached * len(names))]:
             work = works[name]

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from gnomon import pipeline
 from gnomon.cli import main
 from gnomon.core.errors import DamagedData
+from gnomon.pipeline import examining
 from gnomon.spec.resolve import resolve
 from gnomon.store.store import open_store
 
@@ -90,7 +91,7 @@ def test_a_device_without_the_precision_is_told_and_the_others_are_forecast(tmp_
     task = resolve("gcn-node-classification", dims=REDUCED["gcn-node-classification"], dtype="bfloat16")
     with open_store(str(tmp_path / "results.db")).begin("forecast", {}) as run:
         graph = pipeline.capture(task, run)
-        devices = pipeline._devices(("P4", "A100-80GB-SXM"), pipeline.this_machine(1, run))[1:]
+        devices = examining._devices(("P4", "A100-80GB-SXM"), pipeline.this_machine(1, run))[1:]
         forecasts, remarks = pipeline.forecast_everywhere(task, graph, devices, run)
     assert [f.device for f in forecasts] == ["NVIDIA A100 80GB SXM"]
     assert len(remarks) == 1

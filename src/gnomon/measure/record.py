@@ -7,7 +7,7 @@ from typing import Any, Literal
 from gnomon.core.records import record
 from gnomon.core.stats import Interval, RatioTest
 
-Level = Literal["model", "layer", "operator", "kernel"]
+Level = Literal["application", "model", "layer", "operator", "kernel"]
 LEVELS: tuple[Level, ...] = ("model", "layer", "operator", "kernel")
 
 
@@ -121,6 +121,22 @@ class Measurement:
     spans: tuple[Span, ...]
     output_digest: str
     environment: Environment
+    warnings: tuple[str, ...] = ()
+
+
+@record("trace", 1)
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Spans that another tool recorded, put into our levels.
+
+    origin: the format that they came in ('chrome', 'otlp'). metadata: what the file says of where it was taken.
+    warnings: what could not be mapped.
+    """
+
+    name: str
+    origin: str
+    spans: tuple[Span, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 

@@ -20,6 +20,7 @@ RECORDS = Registry(
         "memory-profile": "gnomon.workload.memory:MemoryProfile",
         "measurement": "gnomon.measure.record:Measurement",
         "comparison": "gnomon.measure.record:Comparison",
+        "trace": "gnomon.measure.record:Trace",
         "forecast": "gnomon.forecast.record:Forecast",
         "calibration": "gnomon.forecast.calibration:Calibration",
         "sweep": "gnomon.forecast.sweep:Sweep",
