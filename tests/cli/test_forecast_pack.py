@@ -70,3 +70,24 @@ def test_a_damaged_predictor_is_damaged_data(pack, tmp_path):
     (tmp_path / "model.json").write_text("{")
     done = run("evaluate", "--pack", pack, "--predictor", tmp_path)
     assert done.exit_code == 4
+
+
+def test_a_fit_of_ones_own_forecasts_graphs_and_tasks(pack, tmp_path):
+    run("fit", "--pack", pack, "--out", tmp_path / "mine")
+    files = ("--opgraphs", pack / "opgraphs.parquet", "--devices", pack / "devices.csv", "--device", "gamma")
+    times = {}
+    for name in ("physics", tmp_path / "mine"):
+        out = tmp_path / "predictions.csv"
+        assert run("opgraph", *files, "--predictor", name, "--out", out).exit_code == 0
+        times[name] = next(csv.DictReader(out.read_text().splitlines()))["e2e_ms"]
+    assert len(set(times.values())) == 2
+    store = ("--store", tmp_path / "results.db", "--json")
+    task = run("gcn-node-classification", "--device", "T4", "--predictor", tmp_path / "mine", *store)
+    assert task.exit_code == 0, task.output
+    assert json.loads(task.stdout)["forecasts"][0]["predictor"].startswith("gnomon")
+
+
+def test_a_folder_without_a_fit_is_damaged_data(tmp_path):
+    done = run("gcn-node-classification", "--device", "T4", "--predictor", tmp_path, "--store", tmp_path / "results.db")
+    assert done.exit_code == 4
+    assert "model.json" in done.output

@@ -92,7 +92,7 @@ def test_labels_that_contradict_themselves_are_doubted(pack, model, tmp_path):
 
 def test_whole_model_forecasts_add_forward_and_backward(pack):
     device = find_device(pack.folder / "devices.csv", "gamma")
-    inference, training = predictions(pack.folder / "opgraphs.parquet", device)
+    inference, training = predictions(pack.folder / "opgraphs.parquet", device, Gnomon())
     assert inference.bw_ms == 0
     assert inference.e2e_ms == inference.fw_ms
     assert training.e2e_ms == pytest.approx(training.fw_ms + training.bw_ms, rel=0.02)
@@ -103,7 +103,7 @@ def test_whole_model_forecasts_add_forward_and_backward(pack):
 
 def test_predictions_are_written_as_a_table(pack, tmp_path):
     device = find_device(pack.folder / "devices.csv", "gamma")
-    rows = predictions(pack.folder / "opgraphs.parquet", device)
+    rows = predictions(pack.folder / "opgraphs.parquet", device, Gnomon())
     write_predictions(rows, tmp_path / "out.csv")
     read = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert list(read[0]) == "model mode seqlen batch option fw_ms bw_ms e2e_ms low_ms high_ms".split()

@@ -10,28 +10,19 @@ A calibration replaces none of this: it multiplies (`forecast.calibration`). Wha
 """
 
 import math
-from typing import NamedTuple
 
 from gnomon.devices.device import Device
-from gnomon.forecast.price import Efficiency, Price
+from gnomon.forecast.price import Efficiencies, Efficiency, Price
 from gnomon.forecast.record import Bound, Estimate
 from gnomon.forecast.work import ConvolutionShape, MatmulShape, Work
 
-
-class Constants(NamedTuple):
-    """Efficiencies of a category: of the arithmetic peak, of the memory bandwidth."""
-
-    compute: Efficiency
-    memory: Efficiency
-
-
 # Ours, from single kernels of torch 2.13 on one core of a Cascade Lake server; the ranges span AVX2 and ARM as well.
-_ANY = Constants(Efficiency(0.8, 0.3, 1.0), Efficiency(0.8, 0.4, 1.2))
-CPU: dict[str, Constants] = {
-    "matmul": Constants(Efficiency(0.90, 0.55, 1.0), Efficiency(0.85, 0.45, 1.1)),
-    "convolution": Constants(Efficiency(0.75, 0.40, 1.0), Efficiency(0.50, 0.25, 1.0)),
-    "attention": Constants(Efficiency(0.45, 0.25, 0.9), Efficiency(0.60, 0.30, 1.0)),
-    "gather": Constants(Efficiency(0.8, 0.3, 1.0), Efficiency(0.75, 0.30, 1.2)),
+_ANY = Efficiencies(Efficiency(0.8, 0.3, 1.0), Efficiency(0.8, 0.4, 1.2))
+CPU: dict[str, Efficiencies] = {
+    "matmul": Efficiencies(Efficiency(0.90, 0.55, 1.0), Efficiency(0.85, 0.45, 1.1)),
+    "convolution": Efficiencies(Efficiency(0.75, 0.40, 1.0), Efficiency(0.50, 0.25, 1.0)),
+    "attention": Efficiencies(Efficiency(0.45, 0.25, 0.9), Efficiency(0.60, 0.30, 1.0)),
+    "gather": Efficiencies(Efficiency(0.8, 0.3, 1.0), Efficiency(0.75, 0.30, 1.2)),
 }
 # FLOP's worth of time at the vector peak that one counted FLOP takes (`workload.cost` counts a tanh as one): what
 # polynomials of elementary functions need, and loops that compilers leave scalar. Same origin as above.

@@ -23,7 +23,7 @@ from gnomon.forecast.model import Model
 from gnomon.forecast.opgraphs import Key, Traced
 from gnomon.forecast.pack import Entry, Pack, Samples
 from gnomon.forecast.predict import Forecaster, Host
-from gnomon.forecast.predictors import Gnomon, Physics
+from gnomon.forecast.predictors import Gnomon, Physics, Predictor
 from gnomon.forecast.record import Estimate
 
 Choose = Callable[[Device], Physics]  # the predictor that may judge a device
@@ -164,7 +164,7 @@ class Step:
     whole: Estimate
 
 
-def forecast(traced: Traced, device: Device, predictor: Physics) -> Step:
+def forecast(traced: Traced, device: Device, predictor: Predictor) -> Step:
     """Times of one step of a pack's graph on a device; a fused graph is launched as compiled code is."""
 
     def time(graph: opgraphs.OpGraph) -> Estimate:
@@ -209,9 +209,9 @@ class Prediction(NamedTuple):
     high_ms: float
 
 
-def predictions(path: Path, device: Device, models: Path | None = None) -> list[Prediction]:
+def predictions(path: Path, device: Device, predictor: Predictor, models: Path | None = None) -> list[Prediction]:
     """The forecast of every graph of `path` on `device`, in the order of the file."""
-    predictor, found = Gnomon(), []
+    found = []
     for key, traced in opgraphs.read(path, models).items():
         step = forecast(traced, device, predictor)
         backward_s = step.backward.value_s if step.backward is not None else 0.0

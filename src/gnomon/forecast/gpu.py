@@ -18,29 +18,21 @@ import numpy as np
 
 from gnomon.devices.device import Device
 from gnomon.forecast.kernels import Array, Kernels, Kind
-from gnomon.forecast.price import Efficiency
+from gnomon.forecast.price import Efficiencies, Efficiency
 
-
-class Constants(NamedTuple):
-    """Efficiencies of a kind: of the arithmetic peak, of the memory bandwidth."""
-
-    compute: Efficiency
-    memory: Efficiency
-
-
-_STREAM = Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.78, 0.55, 0.92))
-GPU: dict[Kind, Constants] = {
+_STREAM = Efficiencies(Efficiency(0.5, 0.2, 1.0), Efficiency(0.78, 0.55, 0.92))
+GPU: dict[Kind, Efficiencies] = {
     # above 1: the tile model can be too pessimistic by that much; the peak itself is never passed
-    "linear": Constants(Efficiency(0.92, 0.45, 1.20), Efficiency(0.65, 0.40, 0.85)),
-    "bmm": Constants(Efficiency(0.85, 0.40, 1.15), Efficiency(0.65, 0.40, 0.85)),
-    "convolution": Constants(Efficiency(0.60, 0.19, 1.0), Efficiency(0.60, 0.30, 0.85)),
-    "prefill": Constants(Efficiency(0.45, 0.25, 0.80), Efficiency(0.60, 0.15, 0.85)),
-    "decode": Constants(Efficiency(0.45, 0.20, 0.85), Efficiency(0.85, 0.25, 0.95)),
-    "moe": Constants(Efficiency(0.55, 0.25, 1.0), Efficiency(0.60, 0.30, 0.90)),
+    "linear": Efficiencies(Efficiency(0.92, 0.45, 1.20), Efficiency(0.65, 0.40, 0.85)),
+    "bmm": Efficiencies(Efficiency(0.85, 0.40, 1.15), Efficiency(0.65, 0.40, 0.85)),
+    "convolution": Efficiencies(Efficiency(0.60, 0.19, 1.0), Efficiency(0.60, 0.30, 0.85)),
+    "prefill": Efficiencies(Efficiency(0.45, 0.25, 0.80), Efficiency(0.60, 0.15, 0.85)),
+    "decode": Efficiencies(Efficiency(0.45, 0.20, 0.85), Efficiency(0.85, 0.25, 0.95)),
+    "moe": Efficiencies(Efficiency(0.55, 0.25, 1.0), Efficiency(0.60, 0.30, 0.90)),
     "elementwise": _STREAM,
-    "softmax": Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.75, 0.40, 0.92)),
-    "normalization": Constants(Efficiency(0.5, 0.2, 1.0), Efficiency(0.50, 0.36, 0.75)),
-    "other": Constants(Efficiency(0.5, 0.15, 1.0), Efficiency(0.5, 0.2, 0.85)),  # ours: no measurement behind it
+    "softmax": Efficiencies(Efficiency(0.5, 0.2, 1.0), Efficiency(0.75, 0.40, 0.92)),
+    "normalization": Efficiencies(Efficiency(0.5, 0.2, 1.0), Efficiency(0.50, 0.36, 0.75)),
+    "other": Efficiencies(Efficiency(0.5, 0.15, 1.0), Efficiency(0.5, 0.2, 0.85)),  # ours: no measurement behind it
 }
 MATRIX_KINDS = ("linear", "bmm", "convolution", "prefill", "decode", "moe")
 LAUNCH_FLOOR_S = Efficiency(2.2e-6, 1.4e-6, 5e-6)  # least time of a kernel at _FLOOR_CLOCK_HZ, launch path excluded

@@ -14,6 +14,13 @@ class Efficiency(NamedTuple):
     high: float
 
 
+class Efficiencies(NamedTuple):
+    """Of a kind of kernel: of the arithmetic peak, of the memory bandwidth."""
+
+    compute: Efficiency
+    memory: Efficiency
+
+
 class Price(NamedTuple):
     """Time on the device with its range, what bounds it, and the useful share that waves and padding leave.
 

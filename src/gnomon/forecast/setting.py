@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from gnomon.core.errors import UsageError
@@ -9,8 +10,9 @@ from gnomon.devices.breakeven import BreakEven
 from gnomon.devices.device import Device
 from gnomon.forecast.calibration import Calibration
 from gnomon.forecast.fusion import fuse
+from gnomon.forecast.model import load
 from gnomon.forecast.predict import Forecaster
-from gnomon.forecast.predictors import PREDICTORS, Predictor
+from gnomon.forecast.predictors import PREDICTORS, Gnomon, Predictor
 from gnomon.forecast.record import Forecast, Host
 from gnomon.forecast.whatif import WhatIf, WhatIfForecaster
 from gnomon.workload.graph import OpGraph
@@ -21,8 +23,8 @@ class Setting:
     """dtype: priced in this one, see `dtypes.CASTS`; None: as captured. compiled: fuse as TorchInductor would.
 
     cuda_graph: launched as one CUDA graph. tensor, pipeline, data: degrees of parallelism; micro_batches, schedule and
-    zero belong to them. predictor: one of `PREDICTORS`; None: ours. sparsity, bits: of linear layers' weights, see
-    `whatif`.
+    zero belong to them. predictor: one of `PREDICTORS`, or the folder of a fit; None: ours. sparsity, bits: of linear
+    layers' weights, see `whatif`.
     """
 
     dtype: str | None = None
@@ -102,14 +104,13 @@ def _parallel(
     degrees = Parallel(
         setting.tensor, setting.pipeline, setting.data, setting.micro_batches, setting.schedule, setting.zero
     )
-    predictor = _predictor(setting)
+    chosen = predictor(setting.predictor)
     graph = fuse(graph) if setting.compiled else graph
     found, remarks = [], []
     for device in devices:
         try:
             one = forecast_parallel(
-                graph, device, degrees, dtype=setting.dtype, batch=batch, dims=dims, predictor=predictor,
-                host=setting.host,
+                graph, device, degrees, dtype=setting.dtype, batch=batch, dims=dims, predictor=chosen, host=setting.host
             )  # fmt: skip
             found.append(one)
         except UsageError as error:
@@ -117,8 +118,17 @@ def _parallel(
     return found, remarks
 
 
-def _predictor(setting: Setting) -> Predictor | None:
-    return PREDICTORS.get(setting.predictor)() if setting.predictor is not None else None
+def predictor(name: str | None) -> Predictor:
+    """The predictor of that name, or the one that `forecast fit --out` wrote to the folder `name`; None: ours.
+
+    Raises UnknownName, NotRunnable for a baseline that was not fitted here, DamagedData for a folder without a fit.
+    """
+    if name is None:
+        return Gnomon()
+    if name not in PREDICTORS and Path(name).is_dir():
+        return Gnomon(load(Path(name)))
+    chosen: Predictor = PREDICTORS.get(name)()
+    return chosen
 
 
 def forecaster(
@@ -135,7 +145,7 @@ def forecaster(
         "dtype": setting.dtype,
         "batch": batch,
         "dims": dims,
-        "predictor": _predictor(setting),
+        "predictor": predictor(setting.predictor),
         "host": setting.host,
         "calibration": calibration,
     }

@@ -33,7 +33,8 @@ at_least_one = click.IntRange(min=1)
 @click.option("--zero", type=click.IntRange(0, 3), default=0, help="ZeRO stage of data parallelism.")
 @click.option("--sparsity", type=float, metavar="SHARE", help="What if this share of linear layers' weights were 0?")
 @click.option("--bits", type=int, metavar="N", help="What if linear layers' weights had N bits?")
-@click.option("--predictor", metavar="NAME", help="Another predictor than ours, to compare with.")
+@click.option("--predictor", metavar="NAME|DIR",
+              help="Another predictor than ours, or the folder that `forecast fit --out` wrote.")  # fmt: skip
 @click.option("--calibration/--no-calibration", "use_calibration", default=True, show_default=True,
               help="Use what `gnomon calibrate` measured on the device.")  # fmt: skip
 @click.option("--operators", type=click.IntRange(min=0), default=10, show_default=True,

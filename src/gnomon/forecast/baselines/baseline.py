@@ -1,5 +1,6 @@
 """What the baselines have in common: they price GPUs only, and without an interval."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from gnomon.core.errors import UsageError
@@ -11,7 +12,7 @@ from gnomon.forecast.price import Price
 from gnomon.forecast.work import Work
 
 
-class Baseline(Physics):
+class Baseline(Physics, ABC):
     """A predictor that gives one number per kernel. A subclass says `seconds`."""
 
     def prices(self, works: Sequence[Work], device: Device) -> list[Price]:
@@ -28,6 +29,6 @@ class Baseline(Physics):
         seconds = self.seconds(kernels, device, physics)
         return Times(seconds, seconds, seconds, 0.0)
 
+    @abstractmethod
     def seconds(self, kernels: Kernels, device: Device, physics: gpu.Physics) -> Array:
         """Time of each kernel on the device, without the host."""
-        raise NotImplementedError

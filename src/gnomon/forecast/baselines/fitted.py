@@ -2,6 +2,7 @@
 
 import math
 import zipfile
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,17 +90,17 @@ class FittedBaseline(Baseline):
         self.fit = fit or _kept(self.name)
 
     @classmethod
+    @abstractmethod
     def learn(cls, members: Sequence[Samples], training: Training) -> Arrays:
         """What one family of kernels teaches."""
-        raise NotImplementedError
 
     def seconds(self, kernels: Kernels, device: Device, physics: gpu.Physics) -> Array:
         learned = self.fit.families.get(family(kernels.kind, kernels.precision))
         return physics.roofline_s if learned is None else self.learned_seconds(learned, kernels, device, physics)
 
+    @abstractmethod
     def learned_seconds(self, learned: Arrays, kernels: Kernels, device: Device, physics: gpu.Physics) -> Array:
         """Time of each kernel of a kind that was measured."""
-        raise NotImplementedError
 
 
 def fit_baseline(
