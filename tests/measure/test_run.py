@@ -8,8 +8,10 @@ import torch
 from gnomon.core.errors import CheckFailed, NotRunnable, UnknownName, UsageError
 from gnomon.core.records import from_json, to_json
 from gnomon.core.stats import ratio_test
+from gnomon.measure.child import Variant
+from gnomon.measure.compare import compare
 from gnomon.measure.record import Comparison, Measurement
-from gnomon.measure.run import Variant, compare, measure
+from gnomon.measure.run import measure
 from tests.measure import tasks
 
 ROOT = Path(__file__).parents[2]

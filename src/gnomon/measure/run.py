@@ -1,29 +1,24 @@
-"""Measure a task, or compare variants of it: sessions in fresh processes, one after the other, turned into records.
+"""Measure a task: sessions in fresh processes, one after the other, turned into records.
 
 The machine is used by one session at a time, the levels take turns, and nothing here imports torch.
 """
 
-import datetime
-import platform
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib import metadata
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
-from gnomon.core.errors import CheckFailed, GnomonError, UnknownName, UsageError, did_you_mean
-from gnomon.core.process import JSON, call
-from gnomon.core.records import structure, to_json
-from gnomon.core.stats import Interval, hierarchical_interval, ratio_test, trimmed_mean
-from gnomon.devices.host import host
+from gnomon.core.errors import UnknownName, did_you_mean
+from gnomon.core.process import JSON
+from gnomon.core.records import structure
+from gnomon.core.stats import Interval, hierarchical_interval, trimmed_mean
+from gnomon.measure.child import Progress, Variant, checked, clocked, environment, now, run_session, silent
 from gnomon.measure.levels.model import model_span
 from gnomon.measure.levels.trace import Summary
 from gnomon.measure.record import (
     LEVELS,
-    Comparison,
-    Environment,
     LayerTime,
     Level,
     LevelRun,
@@ -31,25 +26,11 @@ from gnomon.measure.record import (
     OperatorTime,
     Session,
     Span,
-    VariantTimes,
 )
 from gnomon.spec.task import Task
 
-Progress = Callable[[str], None]
-
-_CALL_BUDGET_S = 1.0  # timed seconds per variant and session; a slow task gets fewer calls, not a longer run
 _TRACED_CALLS = 20  # pairs of a traced and an untraced call: the ratio within a pair is far steadier than the times
-_PACKAGES = ("torch", "numpy", "transformers", "onnxruntime", "onnx", "safetensors")
 _BUSY = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """A way to run a task. prepare: 'module:function', called as prepare(program, options) -> Program; None: as is."""
-
-    name: str
-    prepare: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def measure(
@@ -71,11 +52,11 @@ def measure(
     Raises UsageError for an impossible request, NotRunnable for a missing device, a time-out or too little memory,
     CheckFailed when the model fails, crashes or returns NaN.
     """
-    sessions = _check(task, sessions)
+    sessions = checked(task, sessions)
     wanted = _ordered(levels)
-    started_at = _now()
+    started_at = now()
     chosen = Variant(variant, prepare, dict(options or {}))
-    say = progress or _silent
+    say = progress or silent
     timed: list[JSON] = []
     traced: dict[Level, list[JSON]] = {level: [] for level in wanted if level != "model"}
     unavailable: dict[Level, str] = {}
@@ -84,7 +65,7 @@ def measure(
         deeper = [level for level in wanted if level != "model" and i < plan[level] and level not in unavailable]
         say(f"{variant}: session {i + 1} of {sessions}, {', '.join(['model', *deeper])}")
         more = {"levels": deeper, "traced_calls": min(task.protocol.calls, _TRACED_CALLS)}
-        result = _child(task, [chosen], "levels", i, task.protocol.calls, more=more)
+        result = run_session(task, [chosen], "levels", i, task.protocol.calls, more=more)
         timed.append(result)
         for level in deeper:
             if "unavailable" in result["levels"][level]:
@@ -92,122 +73,6 @@ def measure(
             else:
                 traced[level].append(result["levels"][level])
     return _assemble(task, variant, timed, traced, unavailable, started_at)
-
-
-def compare(
-    task: Task,
-    variants: Sequence[Variant],
-    *,
-    sessions: int | None = None,
-    clock: Literal["wall", "cpu"] = "cpu",
-    calls: int | None = None,
-    progress: Progress | None = None,
-) -> Comparison:
-    """Time variants of a task against the first of them, interleaved call by call in the same fresh processes.
-
-    calls: rounds per session, each variant once per round in random order (default: the task's protocol), at most 1 s
-    per variant. clock: the one whose per-session medians the ratios compare; CPU time is blind to other users of
-    the machine, wall time is what a device or several threads need. A variant that fails is recorded with its reason
-    and left out from then on.
-
-    Raises UsageError for an impossible request, and what the baseline raises when that fails.
-    """
-    sessions = _check(task, sessions)
-    names = [variant.name for variant in variants]
-    if not variants or len(set(names)) < len(names):
-        raise UsageError(f"wanted variants with different names, the baseline first; got {names}")
-    if calls is not None and calls < 1:
-        raise UsageError(f"wanted at least 1 call per session; got {calls}")
-    say, started_at, baseline = progress or _silent, _now(), variants[0]
-    done: dict[str, list[Session]] = {name: [] for name in names}
-    failures: dict[str, str] = {}
-    digests: dict[str, str] = {}
-    allocator = ""
-    for i in range(sessions):
-        result = None
-        while result is None:
-            running = [variant for variant in variants if variant.name not in failures]
-            say(f"session {i + 1} of {sessions}: {', '.join(variant.name for variant in running)}")
-            last = _Last(say)
-            try:
-                result = _child(task, running, "times", i, calls or task.protocol.calls, last)
-            except GnomonError as error:
-                # a crash or time-out takes the whole process: the variant that was being prepared is to blame
-                if last.variant in (None, baseline.name):
-                    raise
-                failures[last.variant] = str(error)
-        allocator = result["allocator"]
-        for one in result["variants"]:
-            if one["failure"] is not None:
-                failures[one["name"]] = one["failure"]
-                continue
-            done[one["name"]].append(structure(Session, one["session"]))
-            digests.setdefault(one["name"], one["digest"])
-        if baseline.name in failures:
-            raise CheckFailed(f"the baseline {baseline.name!r} failed: {failures[baseline.name]}")
-    medians = {name: [statistics.median(_clocked(s, clock)) for s in done[name]] for name in names}
-    ratios = {name: ratio_test(medians[baseline.name], medians[name]) for name in names[1:] if name not in failures}
-    return Comparison(
-        task=task.name,
-        task_digest=task.digest,
-        baseline=baseline.name,
-        clock=clock,
-        variants=tuple(VariantTimes(n, tuple(done[n]), failures.get(n), digests.get(n)) for n in names),
-        ratios=ratios,
-        environment=_environment(task, allocator, started_at),
-    )
-
-
-class _Last:
-    """Passes progress on and remembers which variant the child was preparing, None before and after."""
-
-    def __init__(self, say: Progress) -> None:
-        self._say = say
-        self.variant: str | None = None
-
-    def __call__(self, text: str) -> None:
-        kind, _, name = text.partition(" ")
-        self.variant = name if kind == "variant" else None
-        self._say(text)
-
-
-def _child(
-    task: Task,
-    variants: Sequence[Variant],
-    function: str,
-    seed: int,
-    calls: int,
-    say: Progress | None = None,
-    more: Mapping[str, Any] | None = None,
-) -> JSON:
-    arguments = {
-        "task": to_json(task),
-        "variants": [to_json(variant) for variant in variants],
-        "calls": calls,
-        "budget_s": _CALL_BUDGET_S,
-        "warmup_s": task.protocol.warmup_s,
-        "seed": seed,
-        **(more or {}),
-    }
-    # the pools of OpenMP and MKL are sized when the library is loaded; hashes order sets, so they are part of the seed
-    threads = str(task.threads)
-    env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONHASHSEED": "0", **task.env}
-    if task.deterministic:
-        env.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for, or cuBLAS is refused
-    return call(
-        f"gnomon.measure.session:{function}", arguments, timeout_s=task.protocol.timeout_s, env=env, on_progress=say
-    )
-
-
-def _check(task: Task, sessions: int | None) -> int:
-    for name, size in task.dims.items():
-        if size < 1:
-            raise UsageError(f"task {task.name}: dimension {name} is {size}; a measurement needs a size of at least 1")
-    sessions = task.protocol.sessions if sessions is None else sessions
-    for name, count in (("sessions", sessions), ("calls", task.protocol.calls), ("threads", task.threads)):
-        if count < 1:
-            raise UsageError(f"task {task.name}: {name} is {count}; wanted at least 1")
-    return sessions
 
 
 def _ordered(levels: Iterable[str]) -> list[Level]:
@@ -260,7 +125,7 @@ def _assemble(
         rest=rest,
         spans=spans,
         output_digest=digests[0],
-        environment=_environment(task, timed[0]["allocator"], started_at),
+        environment=environment(task, timed[0]["allocator"], started_at),
         warnings=tuple(_warnings(task, runs, digests, unavailable, summaries)),
     )
 
@@ -276,16 +141,12 @@ def _percentiles(sessions: Sequence[Sequence[float]]) -> dict[str, Interval]:
     return {name: hierarchical_interval(sessions, function) for name, function in statistic.items()}
 
 
-def _clocked(session: Session, clock: Literal["wall", "cpu"]) -> tuple[float, ...]:
-    return session.cpu_s if clock == "cpu" else session.wall_s
-
-
 def _overhead(results: Sequence[JSON], clock: Literal["wall", "cpu"]) -> Interval:
     """How much longer traced calls took than the untraced calls beside them: the median over pairs, less 1."""
     pairs = []
     for result in results:
         traced, untraced = structure(Session, result["session"]), structure(Session, result["untraced"])
-        both = zip(_clocked(traced, clock), _clocked(untraced, clock), strict=True)
+        both = zip(clocked(traced, clock), clocked(untraced, clock), strict=True)
         pairs.append([a / b - 1.0 for a, b in both])
     return hierarchical_interval(pairs, lambda a: float(np.median(a)))
 
@@ -383,22 +244,3 @@ def _warnings(
         if found[0].ambiguous:
             warnings.append(f"{found[0].ambiguous} spans of the {level} level have no unique parent by their times")
     return warnings
-
-
-def _environment(task: Task, allocator: str, started_at: str) -> Environment:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    machine: Mapping[str, Any] = to_json(host())
-    return Environment(machine, platform.python_version(), versions, task.threads, allocator, task.device, started_at)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _silent(text: str) -> None:
-    """No progress is wanted."""

@@ -51,13 +51,14 @@ def compare(
     task: Task, run: Run, recipes: Sequence[str], *, sessions: int | None = None, progress: Progress = silent
 ) -> Comparison:
     """The plain task and recipes on it, timed interleaved in the same processes; quality is not looked at."""
-    from gnomon.measure import run as measuring
+    from gnomon.measure import compare as comparing
+    from gnomon.measure.child import Variant
     from gnomon.sharpen.recipe import variant
 
     recipe_variants = [variant(name, artifacts(task)) for name in recipes]
-    plain = measuring.Variant("eager")
-    adapted = [measuring.Variant(v.name, v.prepare, v.options) for v in recipe_variants]
-    comparison = measuring.compare(task, [plain, *adapted], sessions=sessions, progress=progress)
+    plain = Variant("eager")
+    adapted = [Variant(v.name, v.prepare, v.options) for v in recipe_variants]
+    comparison = comparing.compare(task, [plain, *adapted], sessions=sessions, progress=progress)
     run.add(comparison)
     return comparison
 

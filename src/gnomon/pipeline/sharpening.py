@@ -21,13 +21,14 @@ def sharpen(
     progress: Progress = silent,
 ) -> tuple[list[Change], Comparison | None]:
     """Try recipes on the task: verified in isolation, then timed interleaved with the task as it is."""
-    from gnomon.measure import run as measuring
+    from gnomon.measure import compare as comparing
+    from gnomon.measure.child import Variant
     from gnomon.sharpen import run as sharpening
     from gnomon.sharpen.recipe import recipes as registry
 
     def compare(task: Task, variants: Sequence[Any]) -> Comparison:
-        adapted = [measuring.Variant(v.name, v.prepare, v.options) for v in variants]
-        return measuring.compare(task, adapted, sessions=sessions, progress=progress)
+        adapted = [Variant(v.name, v.prepare, v.options) for v in variants]
+        return comparing.compare(task, adapted, sessions=sessions, progress=progress)
 
     changes, comparison = sharpening.sharpen(
         task,
