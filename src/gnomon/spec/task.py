@@ -15,6 +15,12 @@ Dtype = Literal[
 ]  # fmt: skip
 FloatDtype = Literal["float64", "float32", "float16", "bfloat16"]
 Mode = Literal["inference", "training"]
+ScenarioName = Literal["single-stream", "multi-stream", "server", "offline", "training-steps"]
+_SHARE = Constraint(
+    "a share between 0 and 1, both excluded (0.99 is the 99th percentile)",
+    lambda value: 0 < value < 1,
+    {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
+)
 _COSINE = Constraint("a cosine from -1 to 1", lambda value: -1 <= value <= 1, {"minimum": -1, "maximum": 1})
 
 
@@ -106,6 +112,79 @@ class Protocol:
     timeout_s: Annotated[float, POSITIVE] = 600.0
 
 
+_SCENARIO_LIMITS = {  # what the manifest's reader checks by the fields' types, checked for Python callers, too
+    **dict.fromkeys(("samples_per_query", "target_qps", "latency_bound_s", "min_queries", "max_queries"), POSITIVE),
+    **dict.fromkeys(("max_duration_s", "evaluate_every"), POSITIVE),
+    **dict.fromkeys(("min_duration_s", "seed"), NOT_NEGATIVE),
+    **dict.fromkeys(("percentile", "confidence"), _SHARE),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """The load that a task is put under: one of MLPerf Inference's four scenarios, or steps of training.
+
+    samples_per_query: None is the scenario's own: 1, for multi-stream 8, for offline as many as fill min_duration_s.
+    target_qps: server: mean rate of the Poisson arrivals; offline: samples per second that are expected, which sizes
+    the one query. latency_bound_s: server: no more than 1 - percentile of the queries may take longer.
+    percentile: the latency that is reported or bound; None is the scenario's own: 0.9 for single-stream, else 0.99.
+    confidence: of the early-stopping estimate. min_queries, min_duration_s: both must be reached; max_queries and
+    max_duration_s end a run whatever came before. seed: of arrivals and sample order.
+    Training: a query is a step; target_quality (of the task's quality metric) or target_loss (mean of the last
+    evaluate_every steps) ends it, looked at every evaluate_every steps.
+    """
+
+    name: ScenarioName
+    samples_per_query: Annotated[int, POSITIVE] | None = None
+    target_qps: Annotated[float, POSITIVE] | None = None
+    latency_bound_s: Annotated[float, POSITIVE] | None = None
+    percentile: Annotated[float, _SHARE] | None = None
+    confidence: Annotated[float, _SHARE] = 0.99
+    min_queries: Annotated[int, POSITIVE] = 100
+    min_duration_s: Annotated[float, NOT_NEGATIVE] = 10.0
+    max_queries: Annotated[int, POSITIVE] | None = None
+    max_duration_s: Annotated[float, POSITIVE] | None = None
+    seed: Annotated[int, NOT_NEGATIVE] = 0
+    target_quality: float | None = None
+    target_loss: float | None = None
+    evaluate_every: Annotated[int, POSITIVE] = 10
+
+    def __post_init__(self) -> None:
+        for key, constraint in _SCENARIO_LIMITS.items():
+            value = getattr(self, key)
+            if value is not None and not constraint.holds(value):
+                raise ValueError(f"{key}: wanted {constraint.wanted}, got {value}")
+        if self.name == "server" and (self.target_qps is None or self.latency_bound_s is None):
+            raise ValueError("scenario 'server' needs target_qps and latency_bound_s")
+        if self.latency_bound_s is not None and self.name != "server":
+            raise ValueError(f"latency_bound_s belongs to scenario 'server'; this is {self.name!r}")
+        if self.target_qps is not None and self.name not in ("server", "offline"):
+            raise ValueError(f"target_qps belongs to scenarios 'server' and 'offline'; this is {self.name!r}")
+        for key, least, most in (
+            ("queries", self.min_queries, self.max_queries),
+            ("duration_s", self.min_duration_s, self.max_duration_s),
+        ):
+            if most is not None and most < least:
+                raise ValueError(f"max_{key} is {most}, less than min_{key}, {least}")
+        targets = [key for key in ("target_quality", "target_loss") if getattr(self, key) is not None]
+        if targets and self.name != "training-steps":
+            raise ValueError(f"{targets[0]} belongs to scenario 'training-steps'; this is {self.name!r}")
+        if len(targets) == 2:
+            raise ValueError("target_quality and target_loss exclude each other; give the one that ends the training")
+        if targets and self.max_queries is None and self.max_duration_s is None:
+            raise ValueError(f"{targets[0]} may never be reached; give max_queries (steps) or max_duration_s as well")
+
+    @property
+    def query_samples(self) -> int:
+        """Samples in a query where the scenario sets them; 1 for offline, whose one query the runner sizes."""
+        return self.samples_per_query or (8 if self.name == "multi-stream" else 1)
+
+    @property
+    def bound_percentile(self) -> float:
+        """The percentile in force."""
+        return self.percentile or (0.9 if self.name == "single-stream" else 0.99)
+
+
 @record("task", 1)
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -114,6 +193,7 @@ class Task:
     digest: identity of the task with all its parts. lock: part -> digest. trusted: code outside installed packages may
     be imported from `folder`, the folder of the manifest. env: variables of the process that runs the model.
     deterministic: only algorithms that give the same bits each time. tf32: float32 products on a GPU may use TF32.
+    scenario: the load that the manifest asks for; None leaves it to the command.
     """
 
     name: str
@@ -137,3 +217,4 @@ class Task:
     trusted: bool = False
     deterministic: bool = False
     tf32: bool = False
+    scenario: Scenario | None = None
