@@ -7,8 +7,10 @@ from typing import Any, Literal
 from gnomon.core.records import record
 from gnomon.core.stats import Interval, RatioTest
 
-Level = Literal["application", "model", "layer", "operator", "kernel"]
-LEVELS: tuple[Level, ...] = ("model", "layer", "operator", "kernel")
+SpanLevel = Literal["application", "model", "layer", "operator", "kernel"]
+Level = Literal["application", "model", "layer", "operator", "kernel", "hardware"]
+SPAN_LEVELS: tuple[SpanLevel, ...] = ("application", "model", "layer", "operator", "kernel")
+LEVELS: tuple[Level, ...] = (*SPAN_LEVELS, "hardware")  # what a run can look at; hardware counts and has no spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Span:
     """
 
     name: str
-    level: Level
+    level: SpanLevel
     start_s: float
     wall_s: float
     cpu_s: float | None
@@ -83,6 +85,37 @@ class OperatorTime:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """One part of the application, from its own run: what a user waits for beside the model.
+
+    kind 'start': once per process (import, build, first call). kind 'call': once per call (preprocess, model ...).
+    wall_s: seconds with an interval over sessions, medians per session. cpu_s: None where it was not read.
+    """
+
+    name: str
+    kind: Literal["start", "call"]
+    wall_s: Interval
+    cpu_s: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """One hardware or system counter over one call, read in a run of its own. Not available is an answer, never zero.
+
+    value: events per call with an interval over sessions (nanoseconds for 'task-clock'), None with the reason in
+    `unavailable`. source: 'perf' (perf_event_open) or 'valgrind'. running: least share of the time that it was really
+    counting; below 1 the value is scaled up from that share. note: what the number does not say.
+    """
+
+    name: str
+    source: Literal["perf", "valgrind"]
+    value: Interval | None
+    running: float | None = None
+    unavailable: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """Where and with what a number was taken."""
 
@@ -102,6 +135,8 @@ class Measurement:
 
     latency: 'p50', 'p90', 'p99', 'mean', 'trimmed_mean' of wall seconds per call of the untraced run, with intervals.
     operators_cover: sum of operator CPU times over the model's CPU time, from the operator run; the rest is `rest`.
+    levels: the untraced model run first, then the others from shallow to deep. spans: one call, the levels' runs merged
+    (see `measure.merge`). stages: of the application level. counters: of the hardware level and valgrind.
     """
 
     task: str
@@ -122,6 +157,8 @@ class Measurement:
     output_digest: str
     environment: Environment
     warnings: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    counters: tuple[Counter, ...] = ()
 
 
 @record("trace", 1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from gnomon.measure.record import LEVELS, Span
+from gnomon.measure.record import SPAN_LEVELS, Span
 
 
 class Parents(NamedTuple):
@@ -43,7 +43,7 @@ def parents(spans: Sequence[Span]) -> Parents:
     entries = []
     for i, span in enumerate(spans):
         start, end = round(span.start_s * 1e9), round((span.start_s + span.wall_s) * 1e9)
-        entries.append(_Open(i, LEVELS.index(span.level), start, end))
+        entries.append(_Open(i, SPAN_LEVELS.index(span.level), start, end))
     entries.sort(key=lambda e: (e.start, -e.end, e.depth, e.span))
     parent: list[int | None] = [None] * len(spans)
     ambiguous: set[int] = set()
