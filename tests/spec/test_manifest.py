@@ -124,6 +124,11 @@ def test_shipped_manifests_survive_the_way_to_json_and_back(path):
         (task(model={"ref": "a@^1", "file": "b"}), r"spec.model.file: unknown key"),
         (task(model={**MODEL, "source": "onnx"}), "source 'onnx' wants 'weights'"),
         (task(model={"source": "python", "inputs": []}), "source 'python' wants 'target'"),
+        (task(model={"source": "external", "inputs": []}), "source 'external' wants 'target'"),
+        (
+            task(model={**MODEL, "inputs": [{**INPUTS[0], "name": "x:0"}]}),
+            "wants inputs named as arguments are, got 'x:0'",
+        ),
         (task(model={**MODEL, "target": "a.b"}), "wanted 'target' to be a callable of an installed package"),
         (task(model={**MODEL, "target": "a.b:c.d"}), "wanted 'target' to be a callable"),
         (task(model={**MODEL, "inputs": INPUTS * 2}), "two inputs have the same name: edge_index, features"),

@@ -173,6 +173,12 @@ def test_an_onnx_model_is_its_file(tmp_path):
     assert resolved.model.weights_sha256 == sha
 
 
+def test_a_model_that_is_only_described_cannot_be_run_here(tmp_path):
+    model = {"source": "external", "target": "a frozen TensorFlow graph", "inputs": INPUTS}
+    with pytest.raises(NotRunnable, match=r"spec.model.source: .*only described \(a frozen TensorFlow graph\).*ONNX"):
+        resolve(small(tmp_path, model=model))
+
+
 def test_parts_by_file_and_by_name_give_the_same_task_as_parts_inline(tmp_path):
     write(tmp_path, "model.yaml", manifest("Model", "a-model", "1.2.0", **MODEL))
     by_file = resolve(write(tmp_path, "a.yaml", task(model={"file": "./model.yaml"})))

@@ -56,6 +56,7 @@ VALUES = st.sampled_from(
     ]
 )
 CROSS_FIELD = ("exactly one of", "wants 'target'", "wants 'weights'", "to be a callable", "to be a class",
+               "wants inputs named",
                "go together",
                "same name", "below 'high'", "wanted 'model' (inline")  # fmt: skip
 

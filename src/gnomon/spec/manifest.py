@@ -16,6 +16,7 @@ from gnomon.spec.grammar import (
     ARGUMENT,
     DIM,
     ENV_NAME,
+    INPUT,
     NAME,
     PACKAGE_FILE,
     REFERENCE,
@@ -80,7 +81,7 @@ class Input:
     dtypes, 'integers' for whole numbers and 'ones' for bool.
     """
 
-    name: Annotated[str, ARGUMENT]
+    name: Annotated[str, INPUT]
     dtype: Dtype
     shape: tuple[Axis, ...]
     fill: Literal["normal", "uniform", "zeros", "ones", "integers"] | None = None
@@ -98,10 +99,11 @@ class ModelSpec:
 
     source 'python' calls target 'package.module:callable' with `arguments`; 'huggingface' makes the class `target` of
     transformers with a configuration of `arguments`, or of a file; 'onnx' runs the file `weights` in ONNX Runtime.
+    'external' is a model that Gnomon cannot run, kept with what is known of it: target says what and where it is.
     An argument '$L' is the size of the dimension L. dims: default sizes; max_dims: the largest that the model takes.
     """
 
-    source: Literal["python", "huggingface", "onnx"]
+    source: Literal["python", "huggingface", "onnx", "external"]
     inputs: tuple[Input, ...]
     target: Annotated[str, NOT_EMPTY] | None = None
     arguments: Mapping[Annotated[str, ARGUMENT], Any] = field(default_factory=dict)
@@ -121,6 +123,10 @@ class ModelSpec:
         elif self.source == "huggingface" and not self.target.isidentifier():
             raise ValueError(f"wanted 'target' to be a class of transformers such as 'BertModel', got {self.target!r}")
         names = [i.name for i in self.inputs]
+        if self.source in ("python", "huggingface"):
+            odd = [name for name in names if not ARGUMENT.holds(name)]
+            if odd:
+                raise ValueError(f"source {self.source!r} wants inputs named as arguments are, got {odd[0]!r}")
         if len(set(names)) < len(names):
             raise ValueError(
                 f"two inputs have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from gnomon.core.digest import digest, file_digest
 from gnomon.core.errors import DamagedData, GnomonError, ManifestError, NotRunnable, UnknownName, did_you_mean
@@ -378,6 +378,12 @@ class _Resolver:
             self.named_code(target, part, "target")
         elif spec.source == "huggingface" and installed("transformers") is None:
             self.fail(NotRunnable, f"{part.where('source')}: transformers is not installed: pip install transformers")
+        elif spec.source == "external":
+            self.fail(
+                NotRunnable,
+                f"{part.where('source')}: the model is only described ({target[:200]}); Gnomon runs python, "
+                "huggingface and onnx. Convert it to ONNX and pin the file, or name code that builds it",
+            )
         elif spec.source == "onnx" and installed("onnxruntime") is None:
             self.fail(NotRunnable, f"{part.where('source')}: onnxruntime is not installed: pip install onnxruntime")
         weights = self.pinned(spec.weights, part, "weights", "model.weights") if spec.weights else None
@@ -386,7 +392,7 @@ class _Resolver:
         return task.Model(
             name=part.name,
             version=part.version,
-            source=spec.source,
+            source=cast(Any, spec.source),  # an external one has failed above
             target=target,
             arguments={k: self.argument(v, sizes, part, k) for k, v in spec.arguments.items()},
             inputs=tuple(self.tensor(i, sizes, declared, dtype) for i in spec.inputs),

@@ -10,7 +10,8 @@ from gnomon.spec.manifest import KINDS
 BEYOND = (
     "a file source has exactly one of 'file' and 'package'",
     "the model source 'onnx' has 'weights' and neither 'target' nor 'arguments'; the others have 'target', as "
-    "'package.module:callable' (python) or as the name of a class (huggingface)",
+    "'package.module:callable' (python), as the name of a class (huggingface) or as any text (external)",
+    "the inputs of python and huggingface models are named as arguments are",
     "no two inputs have the same name",
     "an input's 'low' lies below its 'high'",
     "quality has 'evaluate' and 'metric' both or not at all",
