@@ -31,7 +31,9 @@ from gnomon.forecast.baselines.fitted import FittedBaseline, Training, fit_basel
 from gnomon.forecast.baselines.neusight import TILES
 from gnomon.forecast.evaluate import Accuracy, Choose, ModelError
 from gnomon.forecast.model import Model
-from gnomon.forecast.pack import Samples, read_devices, read_kernels
+from gnomon.forecast.pack.devices import read_devices
+from gnomon.forecast.pack.fp32 import read_kernels
+from gnomon.forecast.pack.samples import Samples
 from gnomon.forecast.predictors import PREDICTORS, Gnomon, Physics
 
 RESULT = Path(__file__).parent / "results" / "forecast_ablation.json"

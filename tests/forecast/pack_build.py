@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from gnomon.forecast.kernels import Kernels
-from gnomon.forecast.pack import Host, Samples, products, vectors
+from gnomon.forecast.pack.fp32 import products, vectors
+from gnomon.forecast.pack.samples import Host, Samples
 
 from .build import device
 

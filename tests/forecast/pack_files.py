@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gnomon.forecast import gpu, pack
+from gnomon.forecast import gpu
+from gnomon.forecast.pack import fp32
+from gnomon.forecast.pack.devices import read_devices
 
 DEVICES = {  # name -> (role, bandwidth in GB/s, fp32 GFLOP/s, level: log of measured / physics)
     "alpha": ("train", 900, 14000, 0.15),
@@ -37,7 +39,7 @@ def write_kernels(folder: Path, count: int = 300) -> None:
     import pyarrow.parquet as parquet
 
     rng = np.random.default_rng(0)
-    entries = pack.read_devices(folder / "devices.csv")
+    entries = read_devices(folder / "devices.csv")
     tables = []
     for name, (_, _, _, level) in DEVICES.items():
         device = entries[name].device
@@ -49,11 +51,11 @@ def write_kernels(folder: Path, count: int = 300) -> None:
             if op == "linear":
                 size["B"] = np.ones(count)
             if kind in ("linear", "bmm"):
-                kernels = pack.products(kind, size["B"], size["M"], size["K"], size["N"])
+                kernels = fp32.products(kind, size["B"], size["M"], size["K"], size["N"])
             else:
-                kernels = pack.vectors(kind, np.full(count, op), size["B"], size["H"])
+                kernels = fp32.vectors(kind, np.full(count, op), size["B"], size["H"])
             kernel_s = np.exp(level) * (gpu.physics(kernels, device).seconds + gpu.floor_s(kind, device).value)
-            host = pack._HOSTS["nvidia"].get(kind, pack._HOSTS["nvidia"][""])
+            host = fp32._HOSTS["nvidia"].get(kind, fp32._HOSTS["nvidia"][""])
             latency = np.maximum(kernel_s + host.launch_s, host.call_s)
             tables.append(pa.table({
                 "device": [name] * count, "split": ["test"] * (count // 2) + ["train"] * (count - count // 2),

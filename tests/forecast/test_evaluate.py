@@ -7,7 +7,8 @@ from gnomon.core.errors import UsageError
 from gnomon.core.records import from_json, to_json
 from gnomon.forecast import evaluate, fit, gpu
 from gnomon.forecast.evaluate import Evaluation, predictions, write_predictions
-from gnomon.forecast.pack import find_device, read_pack
+from gnomon.forecast.pack import read_pack
+from gnomon.forecast.pack.devices import find_device
 from gnomon.forecast.predictors import Gnomon
 
 from .pack_files import DEVICES, write_labels, write_pack

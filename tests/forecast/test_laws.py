@@ -11,7 +11,7 @@ from gnomon.core.errors import UsageError
 from gnomon.devices import catalogue
 from gnomon.devices.device import Quantity
 from gnomon.forecast import gpu
-from gnomon.forecast.pack import products
+from gnomon.forecast.pack.fp32 import products
 from gnomon.forecast.predict import forecast
 from gnomon.forecast.predictors import Gnomon
 from gnomon.workload.graph import OpGraph

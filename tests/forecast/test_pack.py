@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from gnomon.core.errors import UnknownName, UsageError
-from gnomon.forecast import pack
-from gnomon.forecast.pack import find_device, nearest, read_devices, read_pack
+from gnomon.forecast.pack import read_pack
+from gnomon.forecast.pack.devices import find_device, nearest, read_devices
+from gnomon.forecast.pack.fp32 import products
+from gnomon.forecast.pack.low_precision import attention, experts
 
 from .pack_files import write_devices, write_graphs, write_pack
 
@@ -103,7 +105,7 @@ def test_a_call_hides_behind_its_host_until_it_outlasts_it(tmp_path):
 
 
 def test_a_product_costs_what_its_shape_says():
-    kernels = pack.products("bmm", *(np.array([float(x)]) for x in (3, 5, 7, 11)))
+    kernels = products("bmm", *(np.array([float(x)]) for x in (3, 5, 7, 11)))
     assert kernels["flop"][0] == 2 * 3 * 5 * 7 * 11
     assert kernels["moved_bytes"][0] == 4 * 3 * (5 * 11 + 11 * 7 + 5 * 7)
 
@@ -115,26 +117,26 @@ def sizes(**changes):
 
 
 def test_attention_counts_two_products_and_causal_attention_half_of_them():
-    full, causal = (pack.attention("prefill", sizes(causal=c)) for c in (0, 1))
+    full, causal = (attention("prefill", sizes(causal=c)) for c in (0, 1))
     assert full["flop"][0] == 4 * 2 * 8 * 64 * 64 * 128
     assert causal["flop"][0] == full["flop"][0] / 2
 
 
 def test_decoding_reads_the_keys_that_heads_share_once():
-    one = pack.attention("decode", sizes(queries=1, keys=1000))
+    one = attention("decode", sizes(queries=1, keys=1000))
     keys_and_values = 2 * 2 * 2 * 1000 * 128 * 2
     assert one["moved_bytes"][0] == keys_and_values + 2 * 2 * 8 * 128 * 2
 
 
 def test_a_window_as_long_as_the_keys_is_no_window():
-    free, wide = (pack.attention("decode", sizes(queries=1, keys=1000, window=w)) for w in (0, 1000))
+    free, wide = (attention("decode", sizes(queries=1, keys=1000, window=w)) for w in (0, 1000))
     assert free["flop"][0] == wide["flop"][0]
-    assert pack.attention("decode", sizes(queries=1, keys=1000, window=10))["moved_bytes"][0] < wide["moved_bytes"][0]
+    assert attention("decode", sizes(queries=1, keys=1000, window=10))["moved_bytes"][0] < wide["moved_bytes"][0]
 
 
 def test_a_mixture_reads_an_expert_at_most_once():
     one = lambda x: np.array([float(x)])  # noqa: E731
-    few, many = (pack.experts(one(0), one(t), one(64), one(128), one(8), one(2), one(1), one(1)) for t in (1, 10**6))
+    few, many = (experts(one(0), one(t), one(64), one(128), one(8), one(2), one(1), one(1)) for t in (1, 10**6))
     weights = 3 * 64 * 128 * 2
     assert few["moved_bytes"][0] < 3 * weights
     assert math.isclose(many["moved_bytes"][0] - 2 * 2e6 * (2 * 64 + 3 * 128), 8 * weights, rel_tol=1e-6)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gnomon.forecast import gpu
 from gnomon.forecast.forest import from_lightgbm
-from gnomon.forecast.pack import products
+from gnomon.forecast.pack.fp32 import products
 from gnomon.forecast.residual import BOUND, Expert, correct, family, traits, weigh
 
 from .build import device

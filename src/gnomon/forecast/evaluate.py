@@ -21,7 +21,9 @@ from gnomon.forecast.fit import without
 from gnomon.forecast.kernels import Array
 from gnomon.forecast.model import Model
 from gnomon.forecast.opgraphs import Key, Traced
-from gnomon.forecast.pack import Entry, Pack, Samples
+from gnomon.forecast.pack import Pack
+from gnomon.forecast.pack.devices import Entry
+from gnomon.forecast.pack.samples import Samples
 from gnomon.forecast.predict import Forecaster, Host
 from gnomon.forecast.predictors import Gnomon, Physics, Predictor
 from gnomon.forecast.record import Estimate

@@ -13,7 +13,8 @@ from gnomon.core.errors import NotRunnable, UsageError
 from gnomon.forecast import forest, gpu
 from gnomon.forecast.kernels import Array
 from gnomon.forecast.model import Model, Spread
-from gnomon.forecast.pack import Samples, read_pack
+from gnomon.forecast.pack import read_pack
+from gnomon.forecast.pack.samples import Samples
 from gnomon.forecast.price import NINE_IN_TEN
 from gnomon.forecast.residual import Expert, Forest, correct, family, traits
 

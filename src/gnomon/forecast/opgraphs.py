@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from gnomon.core.errors import UsageError
-from gnomon.forecast.pack import POW_FLOP, read_table
+from gnomon.forecast.pack.fp32 import POW_FLOP
+from gnomon.forecast.pack.table import read_table
 from gnomon.workload.graph import Category, Op, OpGraph, Phase, TensorInfo
 
 Shape = tuple[int, ...]

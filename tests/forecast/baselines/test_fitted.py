@@ -8,7 +8,7 @@ from gnomon.core.paths import home
 from gnomon.forecast import gpu as gpu_model
 from gnomon.forecast.baselines.fitted import Training, fit_baseline, load
 from gnomon.forecast.baselines.linear import LinearRegression
-from gnomon.forecast.pack import Host
+from gnomon.forecast.pack.samples import Host
 from gnomon.forecast.predict import forecast
 from gnomon.forecast.predictors import PREDICTORS
 

@@ -11,7 +11,7 @@ from gnomon.core.errors import UsageError
 from gnomon.forecast import gpu as gpu_model
 from gnomon.forecast.baselines import neusight
 from gnomon.forecast.baselines.fitted import Training, fit_baseline
-from gnomon.forecast.pack import products
+from gnomon.forecast.pack.fp32 import products
 from gnomon.forecast.predict import forecast
 from gnomon.forecast.predictors import PREDICTORS
 

@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Forecast every graph of a file: forward, backward and whole step in milliseconds, with a 90 % interval."""
     from gnomon.forecast.evaluate import predictions, write_predictions
-    from gnomon.forecast.pack import find_device
+    from gnomon.forecast.pack.devices import find_device
     from gnomon.forecast.setting import predictor
 
     rows = predictions(opgraphs, find_device(devices, name), predictor(predictor_name), models)

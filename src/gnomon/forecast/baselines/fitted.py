@@ -16,7 +16,7 @@ from gnomon.devices.device import Device
 from gnomon.forecast import gpu
 from gnomon.forecast.baselines.baseline import Baseline
 from gnomon.forecast.kernels import Array, Kernels
-from gnomon.forecast.pack import Samples
+from gnomon.forecast.pack.samples import Samples
 from gnomon.forecast.predictors import PREDICTORS
 from gnomon.forecast.residual import family
 

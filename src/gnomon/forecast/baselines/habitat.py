@@ -17,7 +17,7 @@ from gnomon.forecast import gpu
 from gnomon.forecast.baselines import network
 from gnomon.forecast.baselines.fitted import Arrays, FittedBaseline, Training, spread_evenly
 from gnomon.forecast.kernels import Array, Kernels, Kind
-from gnomon.forecast.pack import Samples
+from gnomon.forecast.pack.samples import Samples
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ from gnomon.devices.device import Device
 from gnomon.forecast import gpu
 from gnomon.forecast.baselines.fitted import Arrays, FittedBaseline, Training, spread_evenly
 from gnomon.forecast.kernels import Array, Kernels
-from gnomon.forecast.pack import Samples
+from gnomon.forecast.pack.samples import Samples
 
 _SIZES = ("flop", "moved_bytes")
 

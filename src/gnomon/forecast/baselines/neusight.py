@@ -26,7 +26,7 @@ from gnomon.forecast import gpu
 from gnomon.forecast.baselines import network
 from gnomon.forecast.baselines.fitted import Arrays, FittedBaseline, Training, spread_evenly
 from gnomon.forecast.kernels import Array, Kernels
-from gnomon.forecast.pack import Samples
+from gnomon.forecast.pack.samples import Samples
 from gnomon.forecast.price import Price
 from gnomon.forecast.work import Work
 
