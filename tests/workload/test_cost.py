@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gnomon.workload import capture, cost
-from gnomon.workload.cost import Call, Operand
+from gnomon.workload.cost import Call, Operand, normalize
 
 
 def only(function, *inputs, name="one"):
@@ -61,7 +61,7 @@ def test_attention_costs_two_products_and_a_softmax(batch, heads, queries, keys)
     op = only(F.scaled_dot_product_attention, q, k, k.clone())
     scores = batch * heads * queries * keys
     assert op.category == "attention"
-    assert op.flop == 2 * scores * size + 2 * scores * size + cost.SOFTMAX * scores
+    assert op.flop == 2 * scores * size + 2 * scores * size + normalize.SOFTMAX * scores
 
 
 def test_the_gradient_of_attention_costs_five_products():
@@ -71,7 +71,7 @@ def test_the_gradient_of_attention_costs_five_products():
         (dense(1, 2, 6, 4),) * 3,
     )
     scores = 2 * 6 * 6
-    assert cost.cost(call).flop == scores * (5 * 2 * 4 + 2 + cost.SOFTMAX_BACKWARD)
+    assert cost.cost(call).flop == scores * (5 * 2 * 4 + 2 + normalize.SOFTMAX_BACKWARD)
 
 
 def test_a_broadcast_operand_is_read_once_at_its_real_size():
@@ -108,14 +108,14 @@ def test_filling_in_place_reads_nothing():
 @pytest.mark.parametrize(
     ("function", "per_element"),
     [
-        (lambda x: x.softmax(-1), cost.SOFTMAX),
-        (lambda x: x.log_softmax(-1), cost.SOFTMAX),
-        (lambda x: F.layer_norm(x, (8,)), cost.STATISTICS + cost.NORMALIZE),
-        (lambda x: F.layer_norm(x, (8,), x[0], x[1]), cost.STATISTICS + cost.NORMALIZE + cost.AFFINE),
+        (lambda x: x.softmax(-1), normalize.SOFTMAX),
+        (lambda x: x.log_softmax(-1), normalize.SOFTMAX),
+        (lambda x: F.layer_norm(x, (8,)), normalize.STATISTICS + normalize.NORMALIZE),
+        (lambda x: F.layer_norm(x, (8,), x[0], x[1]), normalize.STATISTICS + normalize.NORMALIZE + normalize.AFFINE),
         (F.gelu, 1),
         (torch.tanh, 1),
         (lambda x: x.sum(), 1),
-        (lambda x: x.var(-1), cost.STATISTICS),
+        (lambda x: x.var(-1), normalize.STATISTICS),
         (lambda x: F.max_pool1d(x, 2), 1),
     ],
 )
@@ -130,7 +130,8 @@ def test_stored_statistics_make_batch_norm_cheaper_than_those_of_the_batch():
     stored = capture.capture(model, x, name="bn").flop
     batch = capture.capture(model, x, name="bn", mode="training")
     own = sum(op.flop for op in batch.ops if op.phase == "forward" and op.category == "normalization")
-    assert (stored, own) == (32 * (cost.NORMALIZE + cost.AFFINE), 32 * (cost.STATISTICS + cost.NORMALIZE + cost.AFFINE))
+    scaling = normalize.NORMALIZE + normalize.AFFINE
+    assert (stored, own) == (32 * scaling, 32 * (normalize.STATISTICS + scaling))
 
 
 @pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}])
