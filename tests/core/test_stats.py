@@ -3,20 +3,19 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gnomon.core.stats import (
     bootstrap_interval,
-    detectable_errors,
     hierarchical_interval,
     percentile,
     ratio_test,
     t_interval,
-    t_quantile,
     trimmed_mean,
     unpaired_ratio_test,
 )
+from gnomon.core.student import detectable_errors
 
 FINITE = st.floats(-1e6, 1e6)
 TIMES = st.floats(1e-6, 1e3)
@@ -25,21 +24,6 @@ TIMES = st.floats(1e-6, 1e3)
 def within(count: int, share: float, trials: int) -> bool:
     """Whether `count` of `trials` is what chance makes of `share`, at five standard errors."""
     return abs(count / trials - share) < 5 * math.sqrt(share * (1 - share) / trials)
-
-
-@given(p=st.floats(1e-9, 1 - 1e-9), df=st.integers(1, 60) | st.sampled_from([500, 1000, 1001, 5000, 10**6]))
-def test_t_quantiles_are_those_of_scipy(p, df):
-    assert t_quantile(p, df) == pytest.approx(scipy.stats.t.ppf(p, df), rel=1e-7, abs=1e-9)
-
-
-def test_the_middle_of_students_t_is_zero():
-    assert t_quantile(0.5, 3) == 0.0
-
-
-@pytest.mark.parametrize(("p", "df"), [(0.0, 3), (1.0, 3), (float("nan"), 3), (0.9, 0)])
-def test_a_quantile_that_there_is_not_is_refused(p, df):
-    with pytest.raises(ValueError, match="wanted 0 < p < 1 and df >= 1"):
-        t_quantile(p, df)
 
 
 @given(values=st.lists(FINITE, min_size=2, max_size=30), level=st.sampled_from([0.5, 0.9, 0.95, 0.99]))
@@ -86,14 +70,6 @@ def test_a_detectable_speedup_is_found_with_the_power_that_is_stated(n):
     assert within(found, 0.8, 2000)
 
 
-@pytest.mark.parametrize("freedom", [1, 2, 3, 7, 30, 200])
-@pytest.mark.parametrize("level", [0.9, 0.99])
-def test_the_detectable_shift_is_that_of_the_noncentral_t(freedom, level):
-    quantile = scipy.stats.t.ppf(0.5 + level / 2, freedom)
-    power = scipy.stats.nct.sf(quantile, freedom, detectable_errors(freedom, level))
-    assert power == pytest.approx(0.8, abs=1e-4)
-
-
 def test_the_detectable_speedup_is_that_of_the_spread_that_was_seen():
     a, b = [1.0, 1.1, 0.95, 1.02], [1.0, 1.0, 1.0, 1.0]
     error = np.log(a).std(ddof=1) / 2
@@ -135,6 +111,45 @@ def test_the_unpaired_test_is_welchs_with_the_degrees_rounded_down():
     assert (found.verdict, found.speedup.n) == ("faster", 4)
 
 
+@given(pairs=st.lists(st.tuples(TIMES, TIMES), min_size=2, max_size=8), margin=st.floats(0.001, 0.9))
+def test_equality_is_two_one_sided_tests(pairs, margin):
+    a, b = (np.log(side) for side in zip(*pairs, strict=True))
+    assume((a - b).std() > 1e-9)
+    edge = math.log1p(margin)
+    upper = scipy.stats.ttest_1samp(a - b, edge, alternative="less").pvalue
+    lower = scipy.stats.ttest_1samp(a - b, -edge, alternative="greater").pvalue
+    assume(abs(max(upper, lower) - 0.05) > 1e-6)
+    found = ratio_test(np.exp(a).tolist(), np.exp(b).tolist(), margin=margin)
+    assert (found.verdict == "no difference") == (max(upper, lower) < 0.05)
+    assert found.equivalence.level == pytest.approx(0.9)
+
+
+def test_a_real_difference_that_is_smaller_than_the_margin_is_none():
+    a, b = [1.01, 1.011, 1.0101, 1.0095], [1.0, 1.0, 1.0, 1.0]
+    assert ratio_test(a, b).verdict == "faster"
+    assert ratio_test(a, b, margin=0.02).verdict == "no difference"
+    assert ratio_test(a, b, margin=0.005).verdict == "faster"
+
+
+@pytest.mark.parametrize("edge", [math.log(1.02), -math.log(1.02)])
+def test_a_difference_of_the_margin_is_called_none_one_time_in_twenty(edge):
+    draws = np.exp(np.random.default_rng(5).normal(edge, 0.004, (2000, 6)))
+    found = [ratio_test(row.tolist(), [1.0] * 6, margin=0.02).verdict for row in draws]
+    assert within(found.count("no difference"), 0.05, 2000)
+
+
+def test_equality_is_judged_between_measurements_of_different_times_too():
+    rng = np.random.default_rng(0)
+    a, b = np.exp(rng.normal(0, 0.003, (2, 12))).tolist()
+    found = unpaired_ratio_test(a, b, margin=0.02)
+    assert (found.verdict, found.margin) == ("no difference", 0.02)
+    assert found.speedup.low < found.equivalence.low < found.equivalence.high < found.speedup.high
+
+
+def test_one_session_cannot_show_equality():
+    assert ratio_test([1.0], [1.0], margin=0.5).verdict == "undecided"
+
+
 def test_a_clear_difference_is_told():
     assert ratio_test([2.0, 2.1, 2.0], [1.0, 1.0, 1.05]).verdict == "faster"
     assert ratio_test([1.0, 1.0, 1.05], [2.0, 2.1, 2.0]).verdict == "slower"
@@ -152,6 +167,24 @@ def test_percentiles_lie_between_order_statistics(samples, q):
 @given(samples=st.lists(FINITE, min_size=1, max_size=40), fraction=st.sampled_from([0.0, 0.1, 0.2, 0.49]))
 def test_the_trimmed_mean_is_that_of_scipy(samples, fraction):
     assert trimmed_mean(samples, fraction) == pytest.approx(scipy.stats.trim_mean(samples, fraction), abs=1e-6)
+
+
+@given(samples=st.lists(FINITE, min_size=1, max_size=40))
+def test_a_trim_of_nothing_is_the_mean_and_of_nearly_half_the_median(samples):
+    assert trimmed_mean(samples, 0.0) == pytest.approx(np.mean(samples), abs=1e-6)
+    assert trimmed_mean(samples, 0.5 - 1e-9) == pytest.approx(np.median(samples), abs=1e-6)
+
+
+@given(samples=st.lists(FINITE, min_size=1, max_size=40), fraction=st.floats(0, 0.499), shift=FINITE)
+def test_trimmed_means_shift_with_the_samples_and_stay_among_them(samples, fraction, shift):
+    found = trimmed_mean(samples, fraction)
+    assert min(samples) - 1e-6 <= found <= max(samples) + 1e-6
+    assert trimmed_mean([x + shift for x in samples], fraction) == pytest.approx(found + shift, abs=1e-5)
+
+
+@given(samples=st.lists(FINITE, min_size=1, max_size=40), q=st.floats(0, 100))
+def test_percentiles_are_those_of_scipy(samples, q):
+    assert percentile(samples, q) == pytest.approx(scipy.stats.scoreatpercentile(samples, q), abs=1e-6)
 
 
 def test_the_bootstrap_interval_is_that_of_scipy_and_repeats():
@@ -202,6 +235,7 @@ def test_with_many_sessions_the_hierarchical_interval_holds_the_truth_nearly_as_
         (lambda: ratio_test([1.0, math.inf], [1.0, 1.0]), "wanted finite values; got inf"),
         (lambda: unpaired_ratio_test([1.0], [-1.0]), "times must be positive"),
         (lambda: unpaired_ratio_test([1.0, 2.0], [1.0, 2.0], 2), "level between 0 and 1"),
+        (lambda: ratio_test([1.0, 2.0], [1.0, 2.0], margin=2), "margin between 0 and 1, such as 0.02 for 2 %; got 2"),
     ],
 )  # fmt: skip
 def test_numbers_that_say_nothing_are_refused(call, message):

@@ -4,16 +4,17 @@ Repeats inside one process share their memory layout, caches and clock, so an in
 intervals and verdicts here are taken over one number per session.
 """
 
-import functools
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-Verdict = Literal["faster", "slower", "undecided"]
+from gnomon.core.looks import Looks
+from gnomon.core.student import detectable_errors, t_quantile
+
+Verdict = Literal["faster", "slower", "no difference", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,18 @@ class RatioTest:
     """How much faster B is than A: `speedup.value` = time of A over time of B, paired by session.
 
     detectable: the smallest speed-up that this many sessions find with 80 % power, were their spread the true one; a
-    true change below it can go unnoticed. verdict: 'faster' or 'slower' when the interval leaves 1, else 'undecided'.
+    true change below it can go unnoticed.
+    verdict: 'no difference' when `equivalence` lies within `margin` (0.02: between 1 / 1.02 and 1.02; a difference that
+    is real but smaller than the margin is none), else 'faster' or 'slower' when `speedup` leaves 1, else 'undecided'.
+    equivalence: the interval whose level makes that two one-sided tests (Schuirmann 1987, doi 10.1007/BF01068419), each
+    with the error that `speedup` has on both sides together. None, as `margin`, where equality was not asked for.
     """
 
     speedup: Interval
     detectable: float | None
     verdict: Verdict
+    margin: float | None = None
+    equivalence: Interval | None = None
 
 
 def percentile(samples: Sequence[float], q: float) -> float:
@@ -121,46 +128,90 @@ def hierarchical_interval(
     return Interval(float(statistic(np.concatenate(arrays))), float(low), float(high), level, len(arrays))
 
 
-def ratio_test(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> RatioTest:
+def ratio_test(
+    a: Sequence[float],
+    b: Sequence[float],
+    level: float = 0.95,
+    *,
+    margin: float | None = None,
+    looks: Looks | None = None,
+) -> RatioTest:
     """Is B faster than A? One time per session for each, in the same order of sessions (pairs are interleaved runs).
 
-    A paired t interval of the mean log ratio: multiplicative noise common to a session cancels.
+    A paired t interval of the mean log ratio: multiplicative noise common to a session cancels. margin: the relative
+    difference up to which A and B count as equal. looks: where the sessions were added until the answer was known, all
+    sizes at which it was looked for; `level` then holds for all of them together.
     Raises ValueError when the lengths differ, are zero, or a time is not positive.
     """
     if len(a) != len(b):
         raise ValueError(f"wanted one time of each per session; got {len(a)} of A and {len(b)} of B")
-    _check_level(level)
     logs = _logs(a) - _logs(b)
     error = float(logs.std(ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
-    return _ratio_test(float(logs.mean()), error, len(logs) - 1, len(logs), level)
+    return _ratio_test(_Effect(float(logs.mean()), error, len(logs) - 1, len(logs)), level, margin, looks)
 
 
-def unpaired_ratio_test(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> RatioTest:
+def unpaired_ratio_test(
+    a: Sequence[float], b: Sequence[float], level: float = 0.95, *, margin: float | None = None
+) -> RatioTest:
     """The same question for sessions that were not interleaved: Welch's interval of the difference of mean logs.
 
     Whatever drifted between the two measurements is part of the ratio; prefer `ratio_test` on interleaved runs.
     Raises ValueError when either side is empty or a time is not positive.
     """
-    _check_level(level)
     logs = [_logs(a), _logs(b)]
     mean, n = float(logs[0].mean() - logs[1].mean()), min(len(a), len(b))
     if n < 2:
-        return _ratio_test(mean, math.nan, 0, n, level)
+        return _ratio_test(_Effect(mean, math.nan, 0, n), level, margin, None)
     parts = [float(side.var(ddof=1)) / len(side) for side in logs]
     error = math.sqrt(sum(parts))
     spread = sum(part**2 / (len(side) - 1) for part, side in zip(parts, logs, strict=True))
     freedom = max(1, int(sum(parts) ** 2 / spread)) if spread > 0 else n - 1  # Welch-Satterthwaite, rounded down
-    return _ratio_test(mean, error, freedom, n, level)
+    return _ratio_test(_Effect(mean, error, freedom, n), level, margin, None)
 
 
-def _ratio_test(mean_log: float, error: float, freedom: int, n: int, level: float) -> RatioTest:
-    if freedom < 1:
-        return RatioTest(Interval(math.exp(mean_log), None, None, level, n), None, "undecided")
-    quantile = t_quantile(0.5 + level / 2, freedom)
-    low, high = math.exp(mean_log - quantile * error), math.exp(mean_log + quantile * error)
-    detectable = math.exp(detectable_errors(freedom, level) * error)
-    verdict: Verdict = "faster" if low > 1 else "slower" if high < 1 else "undecided"
-    return RatioTest(Interval(math.exp(mean_log), low, high, level, n), detectable, verdict)
+class _Effect(NamedTuple):
+    """A mean log ratio with its standard error."""
+
+    mean_log: float
+    error: float
+    freedom: int
+    n: int
+
+    def interval(self, level: float, nominal: float) -> Interval:
+        """nominal: the level that the quantile is taken at; level: what is promised over all looks."""
+        if self.freedom < 1:
+            return Interval(math.exp(self.mean_log), None, None, level, self.n)
+        half = t_quantile(0.5 + nominal / 2, self.freedom) * self.error
+        return Interval(math.exp(self.mean_log), math.exp(self.mean_log - half), math.exp(self.mean_log + half), level,
+                        self.n)  # fmt: skip
+
+
+def _ratio_test(effect: _Effect, level: float, margin: float | None, looks: Looks | None) -> RatioTest:
+    _check_level(level)
+    if margin is not None and not 0 < margin < 1:
+        raise ValueError(f"wanted a margin between 0 and 1, such as 0.02 for 2 %; got {margin}")
+
+    def nominal(wanted: float) -> float:
+        return wanted if looks is None else looks.nominal(wanted)
+
+    speedup = effect.interval(level, nominal(level))
+    equivalence = None
+    if margin is not None:
+        both = max(2 * level - 1, 0.01)  # 5 % on each side of 90 %, as 2.5 % on each side of 95 %
+        equivalence = effect.interval(both, nominal(both))
+    detectable = None
+    if effect.freedom >= 1:
+        detectable = math.exp(detectable_errors(effect.freedom, nominal(level)) * effect.error)
+    return RatioTest(speedup, detectable, _verdict(speedup, equivalence, margin), margin, equivalence)
+
+
+def _verdict(speedup: Interval, equivalence: Interval | None, margin: float | None) -> Verdict:
+    if speedup.low is None or speedup.high is None:
+        return "undecided"
+    if margin is not None and equivalence is not None and equivalence.low is not None and equivalence.high is not None:
+        if 1 / (1 + margin) < equivalence.low and equivalence.high < 1 + margin:
+            return "no difference"
+    return "faster" if speedup.low > 1 else "slower" if speedup.high < 1 else "undecided"
 
 
 def _logs(times: Sequence[float]) -> np.ndarray:
@@ -168,65 +219,6 @@ def _logs(times: Sequence[float]) -> np.ndarray:
     if not (array > 0).all():
         raise ValueError("times must be positive; is the clock coarser than the call? Repeat the call inside the timer")
     return np.log(array)
-
-
-@functools.cache
-def detectable_errors(freedom: int, level: float = 0.95, power: float = 0.8) -> float:
-    """How many standard errors a true effect must have, to be found on its side with the given power.
-
-    The shift of the noncentral t distribution that puts `power` beyond the quantile of `level`. The usual sum of two
-    t quantiles promises too much for few sessions: with three of them it has 77 % power where it says 80 %.
-    """
-    quantile = t_quantile(0.5 + level / 2, freedom)
-    # P(T > q) is the mean of Phi(shift - q s) over s, the estimated spread over the true one: chi / sqrt(freedom)
-    s = np.linspace(0, 1 + 9 / math.sqrt(freedom), 802)[1:] - (0.5 + 4.5 / math.sqrt(freedom)) / 801  # midpoints
-    log_density = (freedom - 1) * np.log(s) - freedom * s**2 / 2
-    weight = np.exp(log_density - log_density.max())
-    weight /= weight.sum()
-    low, high = 0.0, 10 * quantile
-    for _ in range(40):
-        middle = (low + high) / 2
-        found = sum(w * 0.5 * math.erfc((quantile * x - middle) / math.sqrt(2)) for x, w in zip(s, weight, strict=True))
-        low, high = (middle, high) if found < power else (low, middle)
-    return (low + high) / 2
-
-
-def t_quantile(p: float, df: int) -> float:
-    """Quantile of Student's t for a whole number of degrees of freedom, by bisection of the closed-form CDF.
-
-    The CDF as a finite sum: Abramowitz & Stegun 26.7.3 and 26.7.4; beyond 1000 degrees, where the sum is long, the
-    first terms of the expansion 26.7.5. Raises ValueError unless 0 < p < 1 and df >= 1.
-    """
-    if not 0 < p < 1 or df < 1:
-        raise ValueError(f"wanted 0 < p < 1 and df >= 1; got {p=} and {df=}")
-    if p < 0.5:
-        return -t_quantile(1 - p, df)
-    if p == 0.5:
-        return 0.0
-    if df > 1000:
-        x = statistics.NormalDist().inv_cdf(p)
-        second, third = (x**3 + x) / 4, (5 * x**5 + 16 * x**3 + 3 * x) / 96
-        return x + second / df + third / df**2 + (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384 / df**3
-    low, high = 0.0, 1.0
-    while _t_cdf(high, df) < p:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_cdf(middle, df) < p else (low, middle)
-    return (low + high) / 2
-
-
-def _t_cdf(t: float, df: int) -> float:
-    angle = math.atan2(t, math.sqrt(df))
-    cos2, term, total = math.cos(angle) ** 2, 1.0, 1.0
-    first = 1 if df % 2 == 0 else 2
-    for k in range(first, df - 1, 2):
-        term *= k / (k + 1) * cos2
-        total += term
-    if df % 2 == 0:
-        return 0.5 + 0.5 * math.sin(angle) * total
-    inner = 0.0 if df == 1 else math.sin(angle) * math.cos(angle) * total
-    return 0.5 + (angle + inner) / math.pi
 
 
 def _finite(values: Sequence[float]) -> np.ndarray:
