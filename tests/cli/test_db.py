@@ -36,11 +36,13 @@ def test_list_shows_the_runs_newest_first(db):
     done = db("list")
     assert done.exit_code == 0
     words = [line.split() for line in done.stdout.splitlines()]
-    assert words[0] == ["run", "took", "status", "command", "task", "results"]
-    assert [line[3:] for line in words[1:]] == [["failed", "run", "other", "0"], ["done", "examine", "embed", "2"]]
+    assert words[0] == ["run", "took", "outcome", "command", "task", "results"]
+    assert [line[3:] for line in words[1:]] == [["error", "run", "other", "0"], ["done", "examine", "embed", "2"]]
     assert len(db("list", "--limit", "1").stdout.splitlines()) == 2
     assert [run["task"] for run in json.loads(db("list", "--status", "done", "--json").stdout)["runs"]] == ["embed"]
     assert json.loads(db("list", "--task", "nothing", "--json").stdout)["runs"] == []
+    (failed,) = json.loads(db("list", "--outcome", "error", "--json").stdout)["runs"]
+    assert (failed["task"], failed["status"], failed["outcome"]) == ("other", "failed", "error")
     assert "no such runs" in db("list", "--task", "nothing").stderr
 
 
@@ -86,6 +88,7 @@ def test_show_a_result_by_its_place_or_number(db, filled):
         (["show", "99"], 2, "no result has the number 99"),
         (["show", "last/7"], 2, "has 0 results, counted from 0; got '7'"),
         (["list", "--status", "doen"], 2, "'doen' is not one of"),
+        (["list", "--outcome", "child-dead"], 2, "no outcome is called 'child-dead'. Did you mean 'child-died'?"),
         (["export", "zzz", "--out", "never.jsonl"], 2, "no run is called 'zzz'"),
         (["export"], 2, "Missing option '--out'"),
         (["import", "never.jsonl"], 2, "never.jsonl cannot be read"),
@@ -95,6 +98,13 @@ def test_a_slip_is_told_with_code_2(db, arguments, code, message):
     done = db(*arguments)
     assert (done.exit_code, done.stdout) == (code, "")
     assert message in done.stderr
+
+
+def test_show_says_how_a_run_ended_and_outcomes_what_that_means(db):
+    assert "outcome  error\n" in db("show", "last").stdout
+    means = json.loads(CliRunner().invoke(main, ["db", "outcomes", "--json"]).stdout)
+    assert means["child-died"].startswith("the process that measures crashed")
+    assert "disk-full" in CliRunner().invoke(main, ["db", "outcomes"]).stdout
 
 
 @pytest.mark.parametrize("verb", ["list", "check", "show"])

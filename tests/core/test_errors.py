@@ -1,11 +1,13 @@
+import errno
 import inspect
+import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gnomon.core import errors
-from gnomon.core.errors import GnomonError, did_you_mean
+from gnomon.core.errors import OUTCOMES, GnomonError, did_you_mean, outcome_of
 
 TREE = [one for _, one in inspect.getmembers(errors, inspect.isclass) if issubclass(one, GnomonError)]
 
@@ -21,6 +23,40 @@ def test_an_error_ends_the_command_with_its_code(name, code):
 
 def test_every_error_of_the_tree_has_a_code_that_the_help_explains():
     assert {one.exit_code for one in TREE} == {1, 2, 3, 4}
+
+
+def test_every_class_has_an_outcome_of_the_closed_list_and_an_error_can_name_a_better_one():
+    assert {one.outcome for one in TREE} <= set(OUTCOMES)
+    error = errors.CheckFailed("the clock", outcome="clock-backwards")
+    assert (str(error), error.outcome, errors.CheckFailed("other").outcome) == (
+        "the clock",
+        "clock-backwards",
+        "check-failed",
+    )
+    assert pickle.loads(pickle.dumps(error)).outcome == "clock-backwards"
+    with pytest.raises(ValueError, match=r"no outcome is called 'clock-backward'\. Did you mean 'clock-backwards'\?"):
+        errors.CheckFailed("the clock", outcome="clock-backward")
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch calls its own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (None, "done"),
+        (KeyboardInterrupt(), "interrupted"),
+        (MemoryError(), "out-of-memory"),
+        (OutOfMemoryError("CUDA"), "out-of-memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk-full"),
+        (OSError(errno.EACCES, "Permission denied"), "error"),
+        (ZeroDivisionError(), "error"),
+        (errors.UnknownName("x"), "bad-input"),
+    ],
+)
+def test_what_ended_a_run_names_its_outcome(error, outcome):
+    assert outcome_of(error) == outcome
 
 
 @pytest.mark.parametrize(

@@ -132,3 +132,10 @@ def test_nothing_is_collected_inside_timers_and_the_collector_is_given_back():
         collect()
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
+
+
+def test_a_call_in_which_the_clock_sees_no_time_pass_is_an_error_with_a_name():
+    clock = Clock(wall_ns=lambda: 10**9)
+    with pytest.raises(CandidateFailed, match="a: the wall clock saw no time pass during 4 call") as failed:
+        time_interleaved([Candidate("a", lambda: None, repeat=4)], clock, calls=3, budget_s=1.0)
+    assert failed.value.error.outcome == "zero-length"

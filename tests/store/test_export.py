@@ -38,6 +38,17 @@ def test_what_is_exported_and_imported_is_the_same_store(filled, other, tmp_path
     assert contents(other) == contents(filled)
 
 
+def test_an_export_of_the_first_version_gets_outcomes_from_the_states_of_its_runs(filled, other, tmp_path):
+    export(filled, tmp_path / "all.jsonl", "jsonl")
+    documents = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    documents[0]["version"] = 1
+    for document in documents:
+        document.get("run", {}).pop("outcome", None)
+    (tmp_path / "old.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    import_jsonl(other, tmp_path / "old.jsonl")
+    assert [(run.task, run.outcome) for run in other.runs()] == [("other", "error"), ("embed", "done")]
+
+
 def test_importing_twice_adds_nothing(filled, other, tmp_path):
     export(filled, tmp_path / "all.jsonl", "jsonl")
     import_jsonl(other, tmp_path / "all.jsonl")
@@ -78,6 +89,7 @@ def test_a_run_that_was_running_is_broken_where_it_is_imported(store, other, tmp
     export(store, tmp_path / "all.jsonl", "jsonl")
     import_jsonl(other, tmp_path / "all.jsonl")
     assert (other.run(run.id).status, other.run(run.id).error) == ("broken", "was still running when it was exported")
+    assert other.run(run.id).outcome == "killed"
     run.add(forecast("T4"))
     export(store, tmp_path / "more.jsonl", "jsonl")
     with pytest.raises(UsageError, match="already, with other results; nothing imported"):
@@ -126,7 +138,8 @@ def edited(index, edit):
         (edited(2, lambda d: d["record"].update(schema="x")), DamagedData, ":3: wanted result 0"),
         (edited(1, lambda d: d["run"].update(status="finished")), DamagedData, ":2: wanted a run.*status"),
         (edited(1, lambda d: d["run"].update(id="../../x")), DamagedData, r":2: no run has the id '\.\./\.\./x'"),
-        (edited(0, lambda d: d.update(version=2)), DamagedData, ":1: wanted version 1, got 2; upgrade gnomon"),
+        (edited(0, lambda d: d.update(version=3)), DamagedData, ":1: wanted version 1 or 2, got 3; upgrade gnomon"),
+        (edited(1, lambda d: d["run"].update(outcome="x")), DamagedData, ":2: run .* has the outcome 'x', which there"),
         (lambda lines: ["name,value", "a,1"], UsageError, ":1: this is no line of an export"),
         (lambda lines: ['{"name": 1}'], UsageError, ":1: this is no export of a store"),
         (lambda lines: ["[" * 100_000], UsageError, ":1: this is no line of an export"),

@@ -88,8 +88,46 @@ def test_an_older_store_is_migrated_with_all_that_it_holds(store, later):
 
 def test_a_store_of_a_newer_gnomon_is_refused_with_what_to_do(store, later):
     migrate.upgrade(store.engine, later())
-    with pytest.raises(DamagedData, match=r"newer Gnomon wrote it \(store version 9999, .* up to 0001\)\. Upgrade"):
+    wanted = rf"newer Gnomon wrote it \(store version 9999, .* up to {migrate.newest()}\)\. Upgrade"
+    with pytest.raises(DamagedData, match=wanted) as refused:
         open_store(store.place)
+    assert refused.value.outcome == "unknown-version"
+
+
+FIRST_RUN = """
+INSERT INTO runs (
+    id, started_at, status, command, arguments, task, task_digest, gnomon_version,
+    host, boot, pid, process_started, error
+) VALUES (?, '2026-01-01T00:00:00.000000Z', ?, 'run', '{}', '', '', '0', 'h', 'b', 1, '', ?)
+"""
+
+
+def test_runs_of_the_first_version_get_their_outcomes_and_lose_only_these_on_the_way_back(store):
+    number = store.begin("run", {}).add(forecast())
+    migrate.downgrade(store.engine, "0001")
+    told = {
+        "a": ("done", None, "done"),
+        "b": ("broken", "the process ended without a word", "killed"),
+        "c": ("failed", "CheckFailed: the wall clock went backwards", "check-failed"),
+        "d": ("failed", "KeyboardInterrupt", "interrupted"),
+        "e": ("failed", "UnknownName: no task", "bad-input"),
+        "f": ("failed", "NotRunnableHere: of a plug-in", "error"),
+        "g": ("failed", "ZeroDivisionError: division by zero", "error"),
+        "h": ("running", None, None),
+    }
+    with store.engine.connect() as connection:
+        assert "outcome" not in {column["name"] for column in sa.inspect(connection).get_columns("runs")}
+        for name, (status, error, _) in told.items():
+            connection.exec_driver_sql(FIRST_RUN, (name, status, error))
+        connection.commit()
+    again = open_store(store.place)
+    runs = {run.id: run for run in again.runs()}
+    assert {name: (runs[name].status, runs[name].error, runs[name].outcome) for name in told} == told
+    assert again.load(number) == forecast()
+    migrate.downgrade(store.engine, "0001")
+    with store.engine.connect() as connection:
+        errors = dict(connection.exec_driver_sql("SELECT id, error FROM runs").all())
+    assert {name: errors[name] for name in told} == {name: error for name, (_, error, _) in told.items()}
 
 
 def test_a_migration_that_fails_leaves_the_store_as_it_was(store, later):

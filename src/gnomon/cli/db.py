@@ -20,25 +20,40 @@ def command() -> None:
 @command.command("list")
 @click.option("--task", help="Only runs of this task.")
 @click.option("--status", type=click.Choice(["running", "done", "failed", "broken"]), help="Only runs of this status.")
+@click.option("--outcome", metavar="NAME", help="Only runs that ended so, e.g. child-died (see `db outcomes`).")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many runs.")
 @store_option
 @json_option
-def list_(task: str | None, status: str | None, limit: int, store_url: str | None, as_json: bool) -> None:
-    """The runs, newest first.
+def list_(
+    task: str | None, status: str | None, outcome: str | None, limit: int, store_url: str | None, as_json: bool
+) -> None:
+    """The runs, newest first, each with its outcome.
 
     A run is 'broken' when its process was killed; what it stored before is complete.
     """
     store = _open(store_url)
-    rows = store.runs(limit=limit, task=task, status=status)
+    rows = store.runs(limit=limit, task=task, status=status, outcome=outcome)
     if as_json:
         print_json({"store": store.place, "runs": rows})
         return
     if not rows:
         progress_console().print(f"no such runs in {store.place}", soft_wrap=True, highlight=False)
         return
-    names = ("run", "took", "status", "command", "task", "results")  # the run's id says when it began, in UTC
-    cells = [(row.id, _took(row), row.status, row.command, row.task, str(row.results)) for row in rows]
-    _print_table(names, cells)
+    names = ("run", "took", "outcome", "command", "task", "results")  # the run's id says when it began, in UTC
+    cells = [(row.id, _took(row), row.outcome or row.status, row.command, row.task, str(row.results)) for row in rows]
+    _print_table(names, cells, [row.status in ("failed", "broken") for row in rows])
+
+
+@command.command()
+@json_option
+def outcomes(as_json: bool) -> None:
+    """The names under which the store keeps how a run ended."""
+    from gnomon.core.errors import OUTCOMES
+
+    if as_json:
+        print_json(OUTCOMES)
+    else:
+        _print_pairs(list(OUTCOMES.items()))
 
 
 @command.command()
@@ -151,12 +166,13 @@ def _result(store: "Store", name: str) -> "ResultRow | None":
 def _print_run(run: Any, rows: "list[ResultRow]") -> None:
     from gnomon.core.digest import canonical_json
 
-    pairs = [("run", run.id), ("status", run.status), ("command", f"{run.command} {canonical_json(run.arguments)}")]
+    pairs = [("run", run.id), ("status", run.status), ("outcome", run.outcome)]
+    pairs += [("command", f"{run.command} {canonical_json(run.arguments)}")]
     pairs += [("task", run.task), ("started", run.started_at), ("ended", run.ended_at), ("error", run.error)]
     _print_pairs([*pairs, ("gnomon", run.gnomon_version)])
     names = ("", "kind", "task", "device", "variant", "latency", "speed-up", "verdict")
     if rows:
-        _print_table(names, [_cells(row) for row in rows])
+        _print_table(names, [_cells(row) for row in rows], [False] * len(rows))
 
 
 def _cells(row: "ResultRow") -> tuple[str, ...]:
@@ -204,7 +220,7 @@ def _fields(value: Any) -> dict[str, Any]:
     return fields
 
 
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], is_red: Sequence[bool]) -> None:
     """One line for each row: on a narrow terminal long names are cut short, everything else stays whole."""
     from rich.table import Table
     from rich.text import Text
@@ -220,7 +236,7 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for name in columns:
         right = name in ("results", "latency", "speed-up")
         table.add_column(name, no_wrap=True, justify="right" if right else "left")
-    for row in rows:
+    for row, red in zip(rows, is_red, strict=True):
         cut = [c[: share - 1] + "…" if n in names and len(c) > share else c for n, c in zip(columns, row, strict=True)]
-        table.add_row(*map(Text, cut), style="red" if {"failed", "broken"} & {*row} else None)
+        table.add_row(*map(Text, cut), style="red" if red else None)
     out.print(table)

@@ -33,7 +33,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gnomon.core.errors import CheckFailed, GnomonError, NotRunnable
+from gnomon.core.errors import OUTCOMES, CheckFailed, GnomonError, NotRunnable, outcome_of
 from gnomon.core.units import format_bytes, format_seconds
 
 JSON = Any  # what json.dumps accepts without help
@@ -41,6 +41,8 @@ JSON = Any  # what json.dumps accepts without help
 _WATCH_S = 0.05  # a program touches at most some hundred MB of fresh pages between two looks
 _LEAVE_S = 5.0  # time to exit after the result has come; a hanging exit hook is no failure
 _TAIL_LINES = 12
+_LONGEST_MESSAGE = 2**30  # bytes; a result with a million spans is a fifth of it
+_SHOWN = 80
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -60,8 +62,9 @@ def call(
     environment. on_progress gets each text that the function passes to `progress`.
 
     Raises what the function raised when that is a GnomonError; CheckFailed with the end of the traceback or output
-    when it failed or crashed; NotRunnable when it ran out of time or memory. The child and everything that it started
-    (and did not put into a group of its own) is dead when this returns or raises.
+    when it failed, crashed, or sent what is no message; NotRunnable when it ran out of time or memory. The error's
+    `outcome` tells these apart: child-died, child-garbage, timed-out, out-of-memory. The child and everything
+    that it started (and did not put into a group of its own) is dead when this returns or raises.
     """
     if timeout_s <= 0:
         raise ValueError(f"timeout_s must be positive; got {timeout_s}")
@@ -73,15 +76,25 @@ def call(
         with _child(request, output, env) as (process, messages):
             ending = _listen(process, messages, time.monotonic() + timeout_s, memory_bytes, on_progress)
         tail = _tail(output.read_text(errors="replace"))
+    if ending.garbage is not None:
+        raise CheckFailed(
+            f"the process of {target} sent {ending.garbage} where its result was expected, and was stopped. Does its "
+            f"code write to a file descriptor that it did not open?{tail}",
+            outcome="child-garbage",
+        )
     if ending.message is not None and "result" in ending.message:
         return ending.message["result"]
     if ending.message is not None:
         raise _rebuilt(target, ending.message, tail)
     if ending.limit == "time":
-        raise NotRunnable(f"{target} did not end within {format_seconds(timeout_s)} and was stopped{tail}")
+        raise NotRunnable(
+            f"{target} did not end within {format_seconds(timeout_s)} and was stopped{tail}", outcome="timed-out"
+        )
     if ending.limit == "memory" and memory_bytes is not None:
         limit, used = format_bytes(memory_bytes), format_bytes(ending.resident_bytes)
-        raise NotRunnable(f"{target} was stopped at {used} of memory; its limit is {limit}{tail}")
+        raise NotRunnable(
+            f"{target} was stopped at {used} of memory; its limit is {limit}{tail}", outcome="out-of-memory"
+        )
     raise _died(target, process.returncode, tail)
 
 
@@ -95,6 +108,7 @@ class _Ending(NamedTuple):
     message: dict[str, Any] | None  # the child's last word: its result or its error
     limit: str | None = None
     resident_bytes: int = 0
+    garbage: str | None = None  # what came instead of a message, shortened
 
 
 @contextmanager
@@ -145,7 +159,7 @@ def _listen(
     memory_bytes: int | None,
     on_progress: Callable[[str], None] | None,
 ) -> _Ending:
-    buffer, last = b"", None
+    buffer, last = bytearray(), None
     with selectors.DefaultSelector() as selector:
         selector.register(messages, selectors.EVENT_READ)
         while True:
@@ -161,17 +175,44 @@ def _listen(
                     return _Ending(last)
                 continue
             chunk = os.read(messages, 1 << 20)
-            *lines, buffer = (buffer + chunk).split(b"\n")
+            begins, newline, rest = chunk.partition(b"\n")
+            buffer += begins  # a long result comes in thousands of chunks: only what is new is looked at
+            lines = []
+            if newline:
+                *others, last_part = rest.split(b"\n")
+                lines, buffer = [bytes(buffer), *others], bytearray(last_part)
+            if len(buffer) > _LONGEST_MESSAGE:
+                return _Ending(None, garbage=f"over {format_bytes(_LONGEST_MESSAGE)} without a line's end")
             for line in lines:
-                message = json.loads(line)
+                message = _message(line)
+                if message is None:
+                    return _Ending(None, garbage=repr(line[:_SHOWN]) + (" ..." if len(line) > _SHOWN else ""))
                 if "progress" not in message:
                     last = message
-                elif on_progress is not None:
+                    break
+                if on_progress is not None:
                     on_progress(message["progress"])
             if last is not None or not chunk:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_LEAVE_S if last is not None else max(left, 0.0))
                 return _Ending(last)
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    """A line as the message that `_serve` sent (progress, result, or what `_described` makes); None when it is none."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(message, dict):
+        return None
+    if "progress" in message:
+        return message if isinstance(message["progress"], str) else None
+    if "result" in message:
+        return message
+    texts = ("error", "text", "traceback", "outcome")
+    fits = all(isinstance(message.get(key), str) for key in texts) and isinstance(message.get("classes"), list)
+    return message if fits and isinstance(message.get("out_of_memory"), bool) else None
 
 
 def _resident_bytes(leader: int) -> int:
@@ -196,10 +237,11 @@ def _rebuilt(target: str, message: Mapping[str, Any], tail: str) -> GnomonError:
     known = {cls.__name__: cls for cls in _tree(GnomonError)}
     for name in message["classes"]:
         if name in known:
-            return known[name](message["text"])
+            outcome = message["outcome"]
+            return known[name](message["text"], outcome=outcome if outcome in OUTCOMES else None)
     if message["out_of_memory"]:
-        return NotRunnable(f"{target} ran out of memory: {message['text']}{tail}")
-    return CheckFailed(f"{target} failed:\n{message['traceback']}{tail}")
+        return NotRunnable(f"{target} ran out of memory: {message['text']}{tail}", outcome="out-of-memory")
+    return CheckFailed(f"{target} failed:\n{message['traceback']}{tail}", outcome="error")
 
 
 def _tree(cls: type[GnomonError]) -> Iterator[type[GnomonError]]:
@@ -213,9 +255,11 @@ def _died(target: str, code: int | None, tail: str) -> GnomonError:
         name = signal.Signals(-code).name
         if name == "SIGKILL":
             why = "most likely the system ran out of memory; try a smaller batch"
-            return NotRunnable(f"the process of {target} was killed from outside (SIGKILL); {why}{tail}")
-        return CheckFailed(f"the process of {target} crashed with {name}{tail}")
-    return CheckFailed(f"the process of {target} ended with exit code {code} and no result{tail}")
+            text = f"the process of {target} was killed from outside (SIGKILL); {why}{tail}"
+            return NotRunnable(text, outcome="child-died")
+        return CheckFailed(f"the process of {target} crashed with {name}{tail}", outcome="child-died")
+    text = f"the process of {target} ended with exit code {code} and no result{tail}"
+    return CheckFailed(text, outcome="child-died")
 
 
 # --- in the child -----------------------------------------------------------------------------------------------------
@@ -293,6 +337,7 @@ def _described(error: BaseException) -> dict[str, Any]:
         "classes": classes,
         "text": str(error),
         "traceback": "\n".join(f"  {line}" for line in lines),
+        "outcome": outcome_of(error),
         "out_of_memory": memory or "can't allocate memory" in str(error),  # torch's CPU allocator: a RuntimeError
     }
 

@@ -135,7 +135,9 @@ def from_json(document: Any, wanted: type[T] | None = None) -> T:
     if cls is None:
         raise DamagedData(f"no record is called {kind!r}.{did_you_mean(kind, _RECORDS)}")
     if name != schema_name(cls):
-        raise DamagedData(f"wanted a record {schema_name(cls)!r}, got {name!r}; it was written by another version")
+        outcome = "unknown-version" if schema_name(cls).split("/")[:2] == name.split("/")[:2] else None
+        advice = "it was written by another version"
+        raise DamagedData(f"wanted a record {schema_name(cls)!r}, got {name!r}; {advice}", outcome=outcome)
     try:
         return structure(cls, document)
     except StructureError as error:

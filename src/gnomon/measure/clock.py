@@ -32,7 +32,8 @@ def elapsed(start_ns: int, end_ns: int, name: str) -> int:
     if end_ns < start_ns:
         raise CheckFailed(
             f"the {name} clock went backwards by {start_ns - end_ns} ns during a call; nothing timed with it can be "
-            "trusted. Is the machine being migrated or its time adjusted? Measure again"
+            "trusted. Is the machine being migrated or its time adjusted? Measure again",
+            outcome="clock-backwards",
         )
     return end_ns - start_ns
 
@@ -50,6 +51,9 @@ def resolution_ns(read: Callable[[], int], name: str) -> int:
             if step > 0:
                 break
         else:
-            raise CheckFailed(f"the {name} clock stood still for {_LONGEST_TICK_READS} readings; it cannot time a call")
+            raise CheckFailed(
+                f"the {name} clock stood still for {_LONGEST_TICK_READS} readings; it cannot time a call",
+                outcome="zero-length",
+            )
         steps.append(step)
     return round(statistics.median(steps))

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
+from gnomon.core.errors import CheckFailed
+from gnomon.core.errors import CheckFailed
 from gnomon.measure.clock import Clock, elapsed, resolution_ns
 
 Step = Callable[[], Any]
@@ -73,6 +75,28 @@ def time_call(step: Step, clock: Clock, repeat: int = 1, synchronize: Callable[[
     wall_ns = elapsed(wall, clock.wall_ns(), "wall")
     cpu_ns = elapsed(cpu, clock.cpu_ns(), "CPU")
     return Sample(wall_ns / repeat, cpu_ns / repeat, round((clock.page_faults() - faults) / repeat))
+
+
+def not_empty(sample: Sample, repeat: int) -> Sample:
+    """The sample as it is. Raises CheckFailed when the clock saw no time pass: ratios and rates would be infinite."""
+    if sample.wall_ns <= 0:
+        raise CheckFailed(
+            f"the wall clock saw no time pass during {repeat} call(s); it is too coarse to time this task. Raise "
+            "spec.batch, so that a call does more",
+            outcome="zero-length",
+        )
+    return sample
+
+
+def refuse_zero(samples: Sequence[Sample], name: str) -> None:
+    """Raises CheckFailed when a call took no time at all, which no ratio and no throughput can be taken of."""
+    zero = sum(sample.wall_ns <= 0 for sample in samples)
+    if zero:
+        raise CheckFailed(
+            f"{name}: {zero} of {len(samples)} calls took no time by the wall clock; it is too coarse for this task. "
+            "Give the task more work, such as a larger batch",
+            outcome="zero-length",
+        )
 
 
 @contextmanager
@@ -147,7 +171,8 @@ def time_interleaved(
                 collect()
                 try:
                     with candidate.scope():
-                        samples[i].append(time_call(candidate.step, clock, candidate.repeat, synchronize))
+                        sample = time_call(candidate.step, clock, candidate.repeat, synchronize)
+                    samples[i].append(not_empty(sample, candidate.repeat))
                 except Exception as error:
                     raise CandidateFailed(candidate.name, error) from error
     return samples

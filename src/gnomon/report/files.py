@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from gnomon.core.errors import NotRunnable
+from gnomon.core.errors import NotRunnable, outcome_of
 
 
 def write_text(path: Path, content: str) -> Path:
@@ -24,7 +24,9 @@ def write_text(path: Path, content: str) -> Path:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise NotRunnable(f"cannot write {path}: {error.strerror}. Choose another place with --out") from error
+            outcome = outcome_of(error) if outcome_of(error) == "disk-full" else None
+            text = f"cannot write {path}: {error.strerror}. Choose another place with --out"
+            raise NotRunnable(text, outcome=outcome) from error
         raise
 
 

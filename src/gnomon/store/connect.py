@@ -150,10 +150,13 @@ def _ours(url: sa.URL, error: BaseException | None) -> GnomonError:
             advice = "Put back a copy, or start a new store with --store"
             return DamagedData(f"{store}: {_DAMAGED[code]} ({text}). {advice}")
         if code in _HERE:
-            return NotRunnable(f"{store}: {_HERE[code]} ({text})")
+            outcome = "disk-full" if code == sqlite3.SQLITE_FULL else None
+            return NotRunnable(f"{store}: {_HERE[code]} ({text})", outcome=outcome)
         return DamagedData(f"{store}: the database answered {text!r}; `gnomon db check` looks for damage")
     if isinstance(error, sqlite3.Error):
         return DamagedData(f"{store}: a stored value cannot be read ({text}); `gnomon db check` looks for damage")
-    if type(error).__name__ in ("OperationalError", "InsufficientPrivilege", "ReadOnlySqlTransaction", "DiskFull"):
+    if type(error).__name__ == "DiskFull":
+        return NotRunnable(f"{store}: the disk of the database server is full ({text})", outcome="disk-full")
+    if type(error).__name__ in ("OperationalError", "InsufficientPrivilege", "ReadOnlySqlTransaction"):
         return NotRunnable(f"{store}: the database server refused ({text}). Check that it runs and the URL is right")
     return DamagedData(f"{store}: the database answered {text!r}")

@@ -15,7 +15,7 @@ from typing import Any, Literal, TextIO
 
 import sqlalchemy as sa
 
-from gnomon.core.errors import DamagedData, UsageError
+from gnomon.core.errors import OUTCOMES, DamagedData, UsageError
 from gnomon.core.records import StructureError, structure, to_json
 from gnomon.store.connect import reading, writing
 from gnomon.store.kinds import COLUMNS
@@ -23,7 +23,7 @@ from gnomon.store.schema import results, runs
 from gnomon.store.store import Packed, ResultRow, RunRow, Store, open_store, pack, run_values, unpack
 
 Format = Literal["jsonl", "csv", "sqlite"]
-_HEAD = {"gnomon": "store export", "version": 1}
+_HEAD = {"gnomon": "store export", "version": 2}  # 1: runs had no outcome
 _RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 
 
@@ -73,7 +73,7 @@ def write_jsonl(store: Store, file: TextIO, run_id: str | None = None) -> Moved:
 
 def write_csv(store: Store, file: TextIO, run_id: str | None = None) -> Moved:
     """The columns of lists, one result a line, with what is known of its run."""
-    of_run = ("started_at", "status", "command", "gnomon_version")
+    of_run = ("started_at", "status", "command", "gnomon_version", "outcome")
     names = [field.name for field in fields(ResultRow)]
     known = {run.id: run for run in store.runs(limit=None)}
     rows = store.results(run_id=run_id)
@@ -119,13 +119,16 @@ def _parsed(path: Path, file: Iterable[bytes]) -> Iterator[tuple[RunRow, Iterato
     head = next(lines, (1, None))[1]
     if not isinstance(head, dict) or head.get("gnomon") != _HEAD["gnomon"]:
         raise UsageError(f"{path}:1: this is no export of a store; wanted the line {_line(_HEAD)}")
-    if head != _HEAD:
-        raise DamagedData(f"{path}:1: wanted version {_HEAD['version']}, got {head.get('version')!r}; upgrade gnomon")
+    if head not in (_HEAD, {**_HEAD, "version": 1}):
+        text = f"{path}:1: wanted version 1 or {_HEAD['version']}, got {head.get('version')!r}; upgrade gnomon"
+        raise DamagedData(text, outcome="unknown-version")
     for number, document in lines:
         try:
             run = structure(RunRow, document["run"])
         except (StructureError, KeyError, TypeError) as error:
             raise DamagedData(f"{path}:{number}: wanted a run, got something else ({error})") from error
+        if run.outcome is not None and run.outcome not in OUTCOMES:
+            raise DamagedData(f"{path}:{number}: run {run.id} has the outcome {run.outcome!r}, which there is not")
         if not _RUN_ID.fullmatch(run.id) or run.results < 0:
             raise DamagedData(f"{path}:{number}: no run has the id {run.id!r} and {run.results} results")
         yield run, _parsed_results(path, lines, run)
@@ -170,7 +173,9 @@ def _restore(store: Store, source: Iterator[tuple[RunRow, Iterator[Packed]]]) ->
                 moved = replace(moved, skipped=moved.skipped + 1)
                 continue
             if run.status == "running":  # whoever writes it does not write it here
-                run = replace(run, status="broken", error="was still running when it was exported")
+                run = replace(run, status="broken", outcome="killed", error="was still running when it was exported")
+            elif run.outcome is None:
+                run = replace(run, outcome={"done": "done", "broken": "killed"}.get(run.status, "error"))
             connection.execute(runs.insert(), run_values(run))
             for item in items:
                 store.insert(connection, run.id, item)

@@ -40,7 +40,8 @@ def upgrade(engine: sa.Engine, scripts: Path = SCRIPTS) -> None:
         elif found > wanted:
             raise DamagedData(
                 f"store {shown(engine.url)}: a newer Gnomon wrote it (store version {found}, this one knows up to"
-                f" {wanted}). Upgrade gnomon, or choose another store with --store"
+                f" {wanted}). Upgrade gnomon, or choose another store with --store",
+                outcome="unknown-version",
             )
         if found != wanted:
             _run(connection, scripts, "upgrade", "head")

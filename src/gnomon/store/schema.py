@@ -26,6 +26,7 @@ runs = sa.Table(
     sa.Column("pid", sa.BigInteger, nullable=False),
     sa.Column("process_started", sa.Text, nullable=False),
     sa.Column("error", sa.Text),
+    sa.Column("outcome", sa.Text),  # core.errors.OUTCOMES; NULL while it runs
     sa.CheckConstraint("status IN ('running', 'done', 'failed', 'broken')", name="runs_status"),
 )
 

@@ -5,8 +5,10 @@ with open_store().begin("run", {"task": "sentence-embedding"}) as run:
 """
 
 import contextlib
+import glob
 import json
 import os
+import re
 import secrets
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,7 +24,16 @@ import sqlalchemy as sa
 from gnomon._version import __version__
 from gnomon.core import paths
 from gnomon.core.digest import canonical_json
-from gnomon.core.errors import DamagedData, GnomonError, NotRunnable, UnknownName, UsageError, did_you_mean
+from gnomon.core.errors import (
+    OUTCOMES,
+    DamagedData,
+    GnomonError,
+    NotRunnable,
+    UnknownName,
+    UsageError,
+    did_you_mean,
+    outcome_of,
+)
 from gnomon.core.records import to_json
 from gnomon.store import kinds
 from gnomon.store.connect import engine_for, reading, shown, writing
@@ -31,6 +42,7 @@ from gnomon.store.schema import STATUSES, results, runs
 from gnomon.store.writer import Writer, is_gone, this_process
 
 Status = Literal["running", "done", "failed", "broken"]
+_LAST_WORD = re.compile(r"-(?P<run>\d{8}-\d{6}-[0-9a-f]{6})\.(?P<outcome>[a-z-]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,7 @@ class RunRow:
     """A run. started_at, ended_at: ISO 8601 in UTC. arguments: what the command was called with.
 
     status 'broken': the process that wrote it died. host, boot, pid, process_started: see `writer.Writer`.
+    error: the message of what ended it. outcome: that in one word, out of `core.errors.OUTCOMES`; None while it runs.
     results: how many there are.
     """
 
@@ -55,6 +68,7 @@ class RunRow:
     pid: int
     process_started: str
     error: str | None
+    outcome: str | None = None
     results: int = 0
 
 
@@ -134,15 +148,25 @@ class Store:
             connection.execute(runs.insert(), run_values(row))
         return Run(self, row.id)
 
-    def runs(self, limit: int | None = 50, task: str | None = None, status: str | None = None) -> list[RunRow]:
-        """The newest runs first. limit: None for all. Raises UsageError for a status that there is not."""
+    def runs(
+        self,
+        limit: int | None = 50,
+        task: str | None = None,
+        status: str | None = None,
+        outcome: str | None = None,
+    ) -> list[RunRow]:
+        """The newest runs first. limit: None for all. Raises UsageError for a status or outcome that there is not."""
         if status is not None and status not in STATUSES:
             known = ", ".join(STATUSES)
             raise UsageError(f"no run has the status {status!r}.{did_you_mean(status, STATUSES)} Known: {known}")
+        if outcome is not None and outcome not in OUTCOMES:
+            known = ", ".join(OUTCOMES)
+            raise UsageError(f"no outcome is called {outcome!r}.{did_you_mean(outcome, OUTCOMES)} Known: {known}")
         self.mark_broken()
         query = _runs_query().order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(limit)
         query = query if task is None else query.where(runs.c.task == task)
         query = query if status is None else query.where(runs.c.status == status)
+        query = query if outcome is None else query.where(runs.c.outcome == outcome)
         with reading(self.engine) as connection:
             return [_run_row(row) for row in connection.execute(query)]
 
@@ -208,7 +232,11 @@ class Store:
         return [self.load(row.id) for row in self.results(run_id=run_id, kind=kind)]
 
     def mark_broken(self) -> list[str]:
-        """Mark the runs whose process is dead; returns their ids. A process of another host cannot be judged here."""
+        """Mark the runs whose process is dead; returns their ids. A process of another host cannot be judged here.
+
+        A run that left a last word beside the store, because the store could not take it, ends as that says.
+        """
+        self._hear_last_words()
         here = this_process()
         with reading(self.engine) as connection:
             query = sa.select(runs.c.id, *(runs.c[name] for name in Writer._fields))
@@ -217,8 +245,36 @@ class Store:
         if dead:
             change = runs.update().where(runs.c.id.in_(dead), runs.c.status == "running")
             with writing(self.engine) as connection:
-                connection.execute(change.values(status="broken", error="the process ended without a word"))
+                values = {"status": "broken", "outcome": "killed", "error": "the process ended without a word"}
+                connection.execute(change.values(values))
         return dead
+
+    def leave_last_word(self, run_id: str, outcome: str) -> None:
+        """Say how a run ended where the store itself cannot: an empty file whose name says it all.
+
+        A full disk has room for a name where it has none for a page of the database. Only a SQLite store has a place
+        for it; on a database server the run is marked when its process is gone.
+        """
+        if self.engine.dialect.name == "sqlite":
+            with contextlib.suppress(OSError):
+                Path(f"{self.place}-{run_id}.{outcome}").touch()
+
+    def _hear_last_words(self) -> None:
+        if self.engine.dialect.name != "sqlite":
+            return
+        place = Path(self.place)
+        for path in place.parent.glob(f"{glob.escape(place.name)}-*.*"):
+            said = _LAST_WORD.fullmatch(path.name.removeprefix(place.name))
+            if said is None or said["outcome"] not in OUTCOMES:
+                continue
+            values = {"status": "failed", "outcome": said["outcome"], "error": OUTCOMES[said["outcome"]]}
+            change = runs.update().where(runs.c.id == said["run"], runs.c.status == "running").values(values)
+            try:
+                with writing(self.engine) as connection:
+                    connection.execute(change)
+            except NotRunnable:  # still no room, or only a reader: the word stays for the next one
+                return
+            path.unlink(missing_ok=True)
 
     def insert(self, connection: sa.Connection, run_id: str, packed: Packed) -> int:
         """Add a packed record to a run inside a transaction that the caller holds; returns its number."""
@@ -254,9 +310,13 @@ class Run:
         with writing(self._store.engine) as connection:
             return self._store.insert(connection, self.id, packed)
 
-    def end(self, status: Status, error: str | None = None) -> None:
-        """Close the run."""
-        values = {"status": status, "ended_at": _stamp(datetime.now(UTC)), "error": error}
+    def end(self, status: Status, error: str | None = None, outcome: str | None = None) -> None:
+        """Close the run. outcome: one of `core.errors.OUTCOMES`; by default 'done' or 'error', as the status says."""
+        if outcome is None:
+            outcome = {"done": "done", "failed": "error", "broken": "killed"}.get(status)
+        elif outcome not in OUTCOMES:
+            raise ValueError(f"no outcome is called {outcome!r}.{did_you_mean(outcome, OUTCOMES)}")
+        values = {"status": status, "ended_at": _stamp(datetime.now(UTC)), "error": error, "outcome": outcome}
         with writing(self._store.engine) as connection:
             connection.execute(runs.update().where(runs.c.id == self.id).values(values))
 
@@ -269,8 +329,11 @@ class Run:
         if error is None:
             self.end("done")
             return
-        with contextlib.suppress(GnomonError):  # the error that ended the run is the one to hear about
-            self.end("failed", _clean(f"{type(error).__name__}: {error}".removesuffix(": ")))
+        outcome = outcome_of(error)
+        try:
+            self.end("failed", _clean(f"{type(error).__name__}: {error}".removesuffix(": ")), outcome)
+        except GnomonError:  # the error that ended the run is the one to hear about
+            self._store.leave_last_word(self.id, outcome)
 
 
 def pack(document: Any) -> Packed:
