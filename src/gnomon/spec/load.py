@@ -91,11 +91,11 @@ def load(path: Path) -> Loaded:
     Raises ManifestError with `file:line:` for what is no file, too large, not UTF-8, not YAML 1.2, several documents, a
     key given twice, a tag, a number that is not finite or too large, or more depth or aliases than a manifest needs.
     """
-    return parse(path, _read_file(path))
+    return parse(path, file_bytes(path))
 
 
-def parse(path: Path, data: bytes) -> Loaded:
-    """As `load`, for bytes that are at hand; `path` is for messages."""
+def parse(path: Path, data: bytes, builder: "Builder | None" = None) -> Loaded:
+    """As `load`, for bytes that are at hand; `path` is for messages. builder: one that reads some things otherwise."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -104,7 +104,7 @@ def parse(path: Path, data: bytes) -> Loaded:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ManifestError(f"{path}:{line}: wanted UTF-8 text, got the byte 0x{data[error.start]:02x}") from error
-    builder = _Builder(path)
+    builder = builder if builder is not None else Builder(path)
     try:
         document = builder.build(YAML(typ="safe", pure=True).parse(text))
     except MarkedYAMLError as error:
@@ -122,7 +122,8 @@ def parse(path: Path, data: bytes) -> Loaded:
     return loaded
 
 
-def _read_file(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
+    """The bytes of a file that may be a manifest. Raises ManifestError: no file, or larger than a manifest is."""
     if path.is_dir():
         raise ManifestError(f"{path} is a folder; wanted a manifest file in it, such as {path / 'task.yaml'}")
     if not path.exists():
@@ -159,7 +160,7 @@ class _Node:
     lines: dict[Place, int]
 
 
-class _Builder:
+class Builder:
     """Plain data from YAML events. Stops at once at what no reader should go on with; collects the rest."""
 
     def __init__(self, path: Path) -> None:
@@ -201,7 +202,7 @@ class _Builder:
         if tag is not None and str(tag) not in _PLAIN_TAGS and str(tag) != "!":
             raise self._stop(event, f"the tag '{event.tag}' is refused: a manifest holds plain data and names no class")
         if kind == "ScalarEvent":
-            node = _Node(self._scalar(event, str(tag) if tag else "", place, line), 1, 0, {})
+            node = _Node(self.scalar(event, str(tag) if tag else "", place, line), 1, 0, {})
         elif kind == "SequenceStartEvent":
             node = self._sequence(events, place)
         else:
@@ -232,22 +233,27 @@ class _Builder:
             key = self._node(event, events, (*place, "?")).value
             if not isinstance(key, str | int | float | bool | None):
                 raise self._stop(event, f"{_dotted(place)}a key is text, got {_kind_of(key)}")
-            if key in table:
-                first = lines.get((str(key),), event.start_mark.line + 1)
-                self.problems.append(Problem((*place, str(key)), f"the key is given twice, first on line {first}"))
             value_event = next(events)
             node = self._node(value_event, events, (*place, str(key)))
+            if key in table:
+                first = lines.get((str(key),), event.start_mark.line + 1)
+                self.twice((*place, str(key)), first, table[key], node.value)
             size, depth = self._count(value_event, size + 1 + node.size), max(depth, node.depth)
             _place_lines(lines, str(key), node, event)
             table[key] = node.value
         return _Node(table, size, depth + 1, lines)
+
+    def twice(self, place: Place, first: int, before: Any, after: Any) -> None:
+        """A key that is given again, with the value `after`; `first` is the line of the one before."""
+        self.problems.append(Problem(place, f"the key is given twice, first on line {first}"))
 
     def _count(self, event: Any, size: int) -> int:
         if size > MOST_NODES:
             raise self._stop(event, f"more than {MOST_NODES:,} values once its aliases are expanded")
         return size
 
-    def _scalar(self, event: Any, tag: str, place: Place, line: int) -> Any:
+    def scalar(self, event: Any, tag: str, place: Place, line: int) -> Any:
+        """The value of a scalar by the core schema; `tag` is its own, or empty."""
         text = event.value
         plain = event.style is None and tag in ("", "!")
         if tag == "tag:yaml.org,2002:str" or tag == "!" or not (plain or tag):
