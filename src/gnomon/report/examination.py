@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from gnomon.devices.device import Device
 from gnomon.forecast.record import Forecast
+from gnomon.measure.analyses import join
 from gnomon.measure.record import Comparison, LevelRun, Measurement
-from gnomon.report import join, text
+from gnomon.report import text
 from gnomon.sharpen.record import Change
 from gnomon.spec.task import Task
 from gnomon.workload.graph import OpGraph

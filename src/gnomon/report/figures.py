@@ -17,9 +17,9 @@ from gnomon.core.errors import NotRunnable
 from gnomon.core.stats import Interval, RatioTest
 from gnomon.devices.device import Device
 from gnomon.forecast.record import Forecast
+from gnomon.measure.analyses.join import OperatorRow
 from gnomon.measure.record import LevelRun
 from gnomon.report import text
-from gnomon.report.join import OperatorRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

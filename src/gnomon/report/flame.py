@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gnomon.measure.analyses.join import base_name
 from gnomon.measure.record import Span
 from gnomon.report import text
-from gnomon.report.join import base_name
 from gnomon.report.nesting import Placed, nest
 from gnomon.report.templates import render_template
 

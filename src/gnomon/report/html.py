@@ -9,8 +9,9 @@ from markupsafe import Markup
 
 from gnomon.core.errors import NotRunnable
 from gnomon.forecast.record import Forecast
+from gnomon.measure.analyses import join
 from gnomon.measure.record import Measurement
-from gnomon.report import figures, flame, join, text
+from gnomon.report import figures, flame, text
 from gnomon.report.examination import Examination, faults_per_call, headlines, machine, median_of, quality_cost, sizes
 from gnomon.report.files import write_text
 from gnomon.report.templates import render_template

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from gnomon.core.stats import Interval
 from gnomon.forecast.record import Estimate, Forecast
+from gnomon.measure.analyses import join
 from gnomon.measure.record import Comparison, Measurement
-from gnomon.report import join, text
+from gnomon.report import text
 from gnomon.report.examination import Examination, faults_per_call, headlines, median_of, sizes
 from gnomon.report.stored import StoredComparison
 from gnomon.sharpen.record import Change

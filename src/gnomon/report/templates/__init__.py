@@ -5,8 +5,8 @@ from typing import Any
 
 import jinja2
 
+from gnomon.measure.analyses.join import module_pattern
 from gnomon.report import text
-from gnomon.report.join import module_pattern
 
 
 @functools.cache

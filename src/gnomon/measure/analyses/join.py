@@ -7,17 +7,15 @@ doi 10.1145/1498765.1498785): 1 is the roofline; below 1 the data came from a ca
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
 from gnomon.devices.device import Device
+from gnomon.measure.analyses.roofline import Limit, roof
 from gnomon.measure.record import LayerTime, Measurement, OperatorTime
 from gnomon.workload.graph import Op, OpGraph
 
-Limit = Literal["compute", "memory", "no work", "unknown"]
-
-_ON_MATRIX_UNITS = {"matmul", "convolution", "attention"}
 _Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -26,7 +24,8 @@ class LayerRow:
     """One module. parent: index of the nearest measured module around it. label: its path below that one.
 
     Times are seconds per call of the task. share: of the task's CPU time. flop, moved_bytes: with all that is inside,
-    forward only; None when the graph has no operator there. uncosted: operators inside that no cost rule knows.
+    forward only, of which read_bytes and written_bytes are the parts; None when the graph has no operator there.
+    uncosted: operators inside that no cost rule knows.
     """
 
     path: str
@@ -43,6 +42,8 @@ class LayerRow:
     moved_bytes: float | None
     uncosted: int
     output_shape: tuple[int, ...] | None
+    read_bytes: float | None = None
+    written_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class OperatorRow:
     """All calls of one operator with the same shapes. flop, moved_bytes: of all its calls, None when not known.
 
     time_s: what rates are taken from: CPU time with one thread (less noisy), else wall time. bound_s: least time on
-    this machine's roofline; 0 for an operator that only changes how data is seen.
+    this machine's roofline; 0 for an operator that only changes how data is seen. dtype: of its arithmetic.
     """
 
     name: str
@@ -66,6 +67,9 @@ class OperatorRow:
     moved_bytes: float | None
     bound_s: float | None
     limited_by: Limit
+    read_bytes: float | None = None
+    written_bytes: float | None = None
+    dtype: str | None = None
 
     @property
     def intensity(self) -> float | None:
@@ -143,7 +147,7 @@ def layers(measurement: Measurement, graph: OpGraph) -> tuple[LayerRow, ...]:
     for path in measured:
         inside[_nearest(path, measured)].append(path)
     inside[""] = [path for path in inside[""] if path]  # the root is not inside itself
-    flop, moved, uncosted = _inclusive(graph)
+    flop, read, written, uncosted = _inclusive(graph)
     total = measured[""].cpu_s if "" in measured else math.fsum(layer.self_cpu_s for layer in measurement.layers)
     rows: list[LayerRow] = []
 
@@ -162,9 +166,11 @@ def layers(measurement: Measurement, graph: OpGraph) -> tuple[LayerRow, ...]:
                 self_cpu_s=layer.self_cpu_s,
                 share=layer.cpu_s / total if total > 0 else 0.0,
                 flop=flop.get(layer.path),
-                moved_bytes=moved.get(layer.path),
+                moved_bytes=read[layer.path] + written[layer.path] if layer.path in read else None,
                 uncosted=uncosted.get(layer.path, 0),
                 output_shape=layer.output_shape,
+                read_bytes=read.get(layer.path),
+                written_bytes=written.get(layer.path),
             )
         )
         here = len(rows) - 1
@@ -179,28 +185,36 @@ def layers(measurement: Measurement, graph: OpGraph) -> tuple[LayerRow, ...]:
     return tuple(rows)
 
 
-def operators(measurement: Measurement, graph: OpGraph, device: Device) -> tuple[OperatorRow, ...]:
+def operators(
+    measurement: Measurement, graph: OpGraph, device: Device | None, *, by_module: bool = False
+) -> tuple[OperatorRow, ...]:
     """The measured operators, calls with equal shapes together, longest CPU time first.
+
+    by_module: calls in different modules apart. Without a device there are no bounds.
 
     FLOP and bytes come from the graph's operators of the same name and input shapes; where the shapes are told
     differently, from those of the same name in the same module when these all cost the same.
     """
     costs = _Costs(graph, measurement.operators)
-    groups: dict[tuple[str, _Shapes], list[OperatorTime]] = defaultdict(list)
+    groups: dict[tuple[str, _Shapes, str], list[OperatorTime]] = defaultdict(list)
     for time in measurement.operators:
-        groups[base_name(time.name), time.shapes].append(time)
+        groups[base_name(time.name), time.shapes, time.module if by_module else ""].append(time)
     total = math.fsum(time.cpu_s for time in measurement.operators)
     rows = []
-    for (name, shapes), times in groups.items():
+    for (name, shapes, _), times in groups.items():
         found = [costs.of(time) for time in times]
         known = [cost for cost in found if cost is not None]
         wall, cpu = math.fsum(t.wall_s for t in times), math.fsum(t.cpu_s for t in times)
-        flop = moved = bound = None
+        flop = read = written = moved = bound = None
         limit: Limit = "unknown"
         if len(known) == len(found):
-            flop = math.fsum(cost.flop * time.calls for cost, time in zip(known, times, strict=True))
-            moved = math.fsum(cost.moved_bytes * time.calls for cost, time in zip(known, times, strict=True))
-            bound, limit = _bound(device, known[0].category, known[0].dtype, flop, moved)
+            flop, read, written = (
+                math.fsum(getattr(cost, key) * time.calls for cost, time in zip(known, times, strict=True))
+                for key in ("flop", "read_bytes", "written_bytes")
+            )
+            moved = read + written
+            if device is not None:
+                bound, limit = roof(device, known[0].category, known[0].dtype).least(flop, moved)
         rows.append(
             OperatorRow(
                 name=name,
@@ -216,6 +230,9 @@ def operators(measurement: Measurement, graph: OpGraph, device: Device) -> tuple
                 moved_bytes=moved,
                 bound_s=bound,
                 limited_by=limit,
+                read_bytes=read,
+                written_bytes=written,
+                dtype=known[0].dtype if known else None,
             )
         )
     return tuple(sorted(rows, key=lambda row: (-row.cpu_s, row.name, row.shapes)))
@@ -249,7 +266,8 @@ class _Cost:
     """Of one call."""
 
     flop: float
-    moved_bytes: float
+    read_bytes: float
+    written_bytes: float
     category: str
     dtype: str
 
@@ -263,7 +281,9 @@ class _Costs:
         self._kinds = Counter((base_name(time.name), time.module) for time in measured)
         for op in graph.ops:
             name = base_name(op.name)
-            cost = None if op.flop is None else _Cost(op.flop, op.moved_bytes, op.category, _dtype(graph, op))
+            cost = None
+            if op.flop is not None:
+                cost = _Cost(op.flop, op.read_bytes, op.written_bytes, op.category, arithmetic(graph, op))
             self._by_shapes[name, tuple(graph.shapes(op.inputs))].append(cost)
             self._by_module[name, op.module].append(cost)
 
@@ -277,27 +297,15 @@ class _Costs:
         known = [cost for cost in found or () if cost is not None]
         if not found or len(known) < len(found):
             return None
-        flop, moved = (math.fsum(getattr(c, key) for c in known) / len(known) for key in ("flop", "moved_bytes"))
-        return _Cost(flop, moved, known[0].category, known[0].dtype)
+        keys = ("flop", "read_bytes", "written_bytes")
+        flop, read, written = (math.fsum(getattr(c, key) for c in known) / len(known) for key in keys)
+        return _Cost(flop, read, written, known[0].category, known[0].dtype)
 
 
-def _dtype(graph: OpGraph, op: Op) -> str:
+def arithmetic(graph: OpGraph, op: Op) -> str:
     """The dtype that the arithmetic runs in: that of the first floating-point tensor, else the first tensor's."""
     dtypes = [graph.tensors[i].dtype for i in (*op.inputs, *op.outputs)]
     return next((d for d in dtypes if "float" in d), dtypes[0] if dtypes else "float32")
-
-
-def _bound(device: Device, category: str, dtype: str, flop: float, moved: float) -> tuple[float | None, Limit]:
-    """Least seconds on the device, and what sets it; None when the device states no peak for this arithmetic."""
-    if flop == moved == 0:
-        return 0.0, "no work"
-    tables = [device.peak_flop_s] if category in _ON_MATRIX_UNITS else [device.vector_flop_s, device.peak_flop_s]
-    peaks = [table[key].value for table in tables for key in (dtype, "float32") if key in table]
-    if flop and not peaks:
-        return None, "unknown"
-    compute = flop / peaks[0] if flop else 0.0
-    memory = moved / device.memory_bandwidth_b_s.value
-    return max(compute, memory), "compute" if compute >= memory else "memory"
 
 
 def _category(graph: OpGraph, name: str) -> str:
@@ -313,23 +321,33 @@ def _nearest(path: str, measured: Mapping[str, object]) -> str:
     return path
 
 
-def _inclusive(graph: OpGraph) -> tuple[dict[str, float], dict[str, float], dict[str, int]]:
+class _Inclusive(NamedTuple):
+    flop: dict[str, float]
+    read_bytes: dict[str, float]
+    written_bytes: dict[str, float]
+    uncosted: dict[str, int]
+
+
+def _inclusive(graph: OpGraph) -> _Inclusive:
     """FLOP, bytes and operators without a cost rule by module path, what is inside included.
 
     Forward only: layers are timed from entering to leaving their forward.
     """
-    flop: dict[str, list[float]] = defaultdict(list)
-    moved: dict[str, list[float]] = defaultdict(list)
+    parts: tuple[dict[str, list[float]], ...] = tuple(defaultdict(list) for _ in range(3))
     uncosted: dict[str, int] = defaultdict(int)
     for op in graph.ops:
         if op.phase != "forward":
             continue
-        path = op.module
-        while True:
-            flop[path].append(op.flop or 0.0)
-            moved[path].append(op.moved_bytes)
+        for path in around(op.module):
+            for sums, amount in zip(parts, (op.flop or 0.0, op.read_bytes, op.written_bytes), strict=True):
+                sums[path].append(amount)
             uncosted[path] += op.flop is None
-            if not path:
-                break
-            path = path.rpartition(".")[0]
-    return {p: math.fsum(v) for p, v in flop.items()}, {p: math.fsum(v) for p, v in moved.items()}, dict(uncosted)
+    return _Inclusive(*({path: math.fsum(v) for path, v in sums.items()} for sums in parts), dict(uncosted))
+
+
+def around(path: str) -> Iterator[str]:
+    """A module's path and those of the modules around it, the root '' last."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+    yield ""

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gnomon.measure.analyses import join
+from gnomon.measure.analyses.roofline import roof
 from gnomon.measure.record import LayerTime, OperatorTime
-from gnomon.report import join
-
-from .example import BANDWIDTH, PEAK, bound_s, make_device, make_examination, op_time
+from tests.report.example import BANDWIDTH, PEAK, bound_s, make_device, make_examination, op_time
 
 
 def test_the_root_has_all_flop_and_a_parent_has_the_flop_of_its_children(examination):
@@ -79,17 +79,17 @@ def test_distance_is_time_over_the_roofline_bound(examination):
 
 def test_elementwise_work_is_held_against_the_ordinary_lanes_and_matrix_work_against_the_fast_units():
     device = make_device()
-    assert join._bound(device, "matmul", "float32", PEAK, 1.0) == (1.0, "compute")
-    assert join._bound(device, "elementwise", "float32", 20e9, 1.0) == (1.0, "compute")
-    assert join._bound(device, "elementwise", "float32", 1.0, BANDWIDTH) == (1.0, "memory")
-    assert join._bound(device, "matmul", "bfloat16", PEAK / 8, 1.0) == (1.0, "compute")
-    assert join._bound(device, "matmul", "float16", PEAK, 1.0) == (1.0, "compute")  # no such peak: float32's
-    assert join._bound(device, "view", "float32", 0.0, 0.0) == (0.0, "no work")
+    assert roof(device, "matmul", "float32").least(PEAK, 1.0) == (1.0, "compute")
+    assert roof(device, "elementwise", "float32").least(20e9, 1.0) == (1.0, "compute")
+    assert roof(device, "elementwise", "float32").least(1.0, BANDWIDTH) == (1.0, "memory")
+    assert roof(device, "matmul", "bfloat16").least(PEAK / 8, 1.0) == (1.0, "compute")
+    assert roof(device, "matmul", "float16").least(PEAK, 1.0) == (1.0, "compute")  # no such peak: float32's
+    assert roof(device, "view", "float32").least(0.0, 0.0) == (0.0, "no work")
 
 
 def test_a_machine_without_a_peak_has_no_bound():
     device = dataclasses.replace(make_device(), peak_flop_s={}, vector_flop_s={})
-    assert join._bound(device, "matmul", "float32", 1.0, 1.0) == (None, "unknown")
+    assert roof(device, "matmul", "float32").least(1.0, 1.0) == (None, "unknown")
 
 
 def test_with_several_threads_rates_are_taken_from_wall_time(examination):
