@@ -23,6 +23,7 @@ from gnomon.measure.record import Session
 from gnomon.spec.task import Task
 
 if TYPE_CHECKING:
+    from gnomon.measure.levels.trace import Tracer
     from gnomon.measure.timing import Sample, Warmup
     from gnomon.workload.program import Program
 
@@ -127,12 +128,12 @@ def _traced(task: Task, name: str, arguments: JSON, ready: _Ready, clock: Clock,
     if reason is not None:
         return {"unavailable": reason}
     progress(f"{name} level")
-    tracer = level.tracer(ready.program, clock, started.synchronize)
+    tracer: Tracer = level.tracer(ready.program, clock, started.synchronize)
     candidates = [
-        Candidate("untraced", ready.program.step),
+        Candidate("untraced", tracer.plain),
         Candidate("traced", tracer.step, scope=tracer.scope),
     ]
-    calls, budget_s = arguments["traced_calls"], 2 * arguments["budget_s"]
+    calls, budget_s = arguments["traced_calls"] * tracer.rounds, 2 * arguments["budget_s"]
     try:
         untraced, traced = time_interleaved(candidates, clock, calls, budget_s, arguments["seed"], started.synchronize)
     except CandidateFailed as failed:

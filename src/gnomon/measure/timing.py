@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 from gnomon.core.errors import CheckFailed
-from gnomon.core.errors import CheckFailed
 from gnomon.measure.clock import Clock, elapsed, resolution_ns
 
 Step = Callable[[], Any]
@@ -86,17 +85,6 @@ def not_empty(sample: Sample, repeat: int) -> Sample:
             outcome="zero-length",
         )
     return sample
-
-
-def refuse_zero(samples: Sequence[Sample], name: str) -> None:
-    """Raises CheckFailed when a call took no time at all, which no ratio and no throughput can be taken of."""
-    zero = sum(sample.wall_ns <= 0 for sample in samples)
-    if zero:
-        raise CheckFailed(
-            f"{name}: {zero} of {len(samples)} calls took no time by the wall clock; it is too coarse for this task. "
-            "Give the task more work, such as a larger batch",
-            outcome="zero-length",
-        )
 
 
 @contextmanager

@@ -73,7 +73,8 @@ class LayerTracer:
         # a module used under two names is one module with its first name
         self.modules: list[tuple[str, nn.Module]] = list(program.model.named_modules())
         self.calls: list[list[Any]] = []  # events of each traced step
-        self._step, self._clock, self._synchronize = program.step, clock, synchronize
+        self.plain, self._clock, self._synchronize = program.step, clock, synchronize
+        self.rounds = 1
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -94,7 +95,7 @@ class LayerTracer:
         """One step of the program, itself recorded as the outermost event."""
         before, after = self._hooks(_STEP)
         before()
-        self._step()
+        self.plain()
         after()
 
     def _hooks(self, i: int) -> tuple[Callable[..., None], Callable[..., None]]:
@@ -139,7 +140,7 @@ class LayerTracer:
 
         handles = [module.register_forward_hook(keep(path)) for path, module in self.modules]
         try:
-            self._step()
+            self.plain()
         finally:
             for handle in handles:
                 handle.remove()

@@ -1,13 +1,30 @@
 """What the levels share: a tracer's summary, its calibrated cost, and which of the traced calls count as typical."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from gnomon.measure.record import LayerTime, OperatorTime, Span
 from gnomon.measure.timing import Sample
 
 _TRIM = 0.2
+
+
+class Tracer(Protocol):
+    """What a level brings to a session: what it times untraced beside its traced calls, and how it traces them.
+
+    plain: the untraced call. step: the traced one, inside of `scope`. rounds: how many times over the usual number of
+    calls is wanted, for a tracer that looks at another part in each.
+    """
+
+    plain: Callable[[], Any]
+    rounds: int
+
+    def step(self) -> Any: ...
+
+    def scope(self) -> AbstractContextManager[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +40,30 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """What one counter counted in each call, or why there is none. running: mean share of the time that it counted."""
+
+    name: str
+    values: tuple[float, ...]
+    running: float | None
+    unavailable: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """One stage of the application in every call: wall seconds, CPU seconds of the process."""
+
+    name: str
+    wall_s: tuple[float, ...]
+    cpu_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What one traced run saw: times per step, one representative step as spans with parents, events per step.
 
     ambiguous: spans whose parent the times alone do not decide. cost: of tracing one event, None where it is not taken
-    out.
+    out. stages: of the application level. counters: of the hardware level. remarks: what the user should know.
     """
 
     layers: tuple[LayerTime, ...]
@@ -35,6 +71,9 @@ class Summary:
     spans: tuple[Span, ...]
     ambiguous: int
     cost: Cost | None
+    stages: tuple[StageTimes, ...] = ()
+    counters: tuple[Counts, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def typical(samples: Sequence[Sample]) -> list[int]:
