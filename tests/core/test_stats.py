@@ -7,10 +7,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gnomon.core.stats import (
+    binomial_interval,
     bootstrap_interval,
     hierarchical_interval,
     percentile,
     ratio_test,
+    sd_interval,
     t_interval,
     trimmed_mean,
     unpaired_ratio_test,
@@ -197,6 +199,26 @@ def test_the_bootstrap_interval_is_that_of_scipy_and_repeats():
     assert bootstrap_interval(values.tolist(), np.mean, resamples=4000) == found
 
 
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_the_interval_of_a_spread_holds_the_truth_as_often_as_it_says(n):
+    draws = np.random.default_rng(n).normal(7.0, 3.0, (2000, n))
+    held = sum(found.low <= 3.0 <= found.high for found in map(sd_interval, draws.tolist()))
+    assert within(held, 0.95, 2000)
+
+
+def test_one_session_shows_no_spread():
+    found = sd_interval([2.0])
+    assert (found.value, found.low, found.high) == (0.0, None, None)
+
+
+@given(trials=st.integers(1, 60), share=st.floats(0, 1), level=st.sampled_from([0.9, 0.95]))
+def test_the_interval_of_a_share_is_that_of_scipy(trials, share, level):
+    successes = round(share * trials)
+    found = binomial_interval(successes, trials, level)
+    low, high = scipy.stats.binomtest(successes, trials).proportion_ci(level, method="exact")
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+
+
 def test_sessions_that_differ_widen_the_interval_although_the_calls_are_the_same():
     rng = np.random.default_rng(0)
     alike = [rng.normal(1.0, 0.01, 50).tolist() for _ in range(5)]
@@ -227,6 +249,9 @@ def test_with_many_sessions_the_hierarchical_interval_holds_the_truth_nearly_as_
         (lambda: t_interval([]), "at least 1 value"),
         (lambda: t_interval([1.0, 2.0], 95), "level between 0 and 1, such as 0.95; got 95"),
         (lambda: bootstrap_interval([1.0, 2.0], level=0.0), "level between 0 and 1"),
+        (lambda: sd_interval([]), "at least 1 value"),
+        (lambda: binomial_interval(3, 2), "wanted successes among at least 1 trial; got 3 of 2"),
+        (lambda: binomial_interval(0, 0), "got 0 of 0"),
         (lambda: hierarchical_interval([], np.median), "at least 1 session; got 0"),
         (lambda: hierarchical_interval([[1.0], []], np.median), "at least 1 value"),
         (lambda: ratio_test([1.0], [1.0, 2.0]), "one time of each per session; got 1 of A and 2 of B"),

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from gnomon.core.looks import Looks
-from gnomon.core.student import detectable_errors, t_quantile
+from gnomon.core.student import chi_square_quantile, detectable_errors, t_quantile
 
 Verdict = Literal["faster", "slower", "no difference", "undecided"]
 
@@ -76,6 +76,49 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
         return Interval(mean, None, None, level, 1)
     half = t_quantile(0.5 + level / 2, n - 1) * float(array.std(ddof=1)) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, level, n)
+
+
+def sd_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """The standard deviation (over n - 1) with its chi-square interval; right for values that are about normal.
+
+    One value gives 0 with an unbounded interval: it shows no spread. Raises ValueError for no values.
+    """
+    _check_level(level)
+    array = _finite(values)
+    n = len(array)
+    if n == 1:
+        return Interval(0.0, None, None, level, 1)
+    sd = float(array.std(ddof=1))
+    low, high = (sd * math.sqrt((n - 1) / chi_square_quantile(p, n - 1)) for p in (0.5 + level / 2, 0.5 - level / 2))
+    return Interval(sd, low, high, level, n)
+
+
+def binomial_interval(successes: int, trials: int, level: float = 0.95) -> Interval:
+    """A share with its exact interval (Clopper & Pearson 1934, doi 10.1093/biomet/26.4.404).
+
+    Raises ValueError unless 0 <= successes <= trials and trials >= 1.
+    """
+    _check_level(level)
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(f"wanted successes among at least 1 trial; got {successes} of {trials}")
+
+    def bound(wanted: float, tail: Callable[[float], float]) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if tail(middle) < wanted else (low, middle)
+        return (low + high) / 2
+
+    def at_least(p: float) -> float:
+        return sum(math.comb(trials, k) * p**k * (1 - p) ** (trials - k) for k in range(successes, trials + 1))
+
+    def more(p: float) -> float:
+        return sum(math.comb(trials, k) * p**k * (1 - p) ** (trials - k) for k in range(successes + 1, trials + 1))
+
+    outside = (1 - level) / 2
+    low = 0.0 if successes == 0 else bound(outside, at_least)
+    high = 1.0 if successes == trials else bound(1 - outside, more)
+    return Interval(successes / trials, low, high, level, trials)
 
 
 def bootstrap_interval(

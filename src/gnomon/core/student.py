@@ -1,4 +1,4 @@
-"""Student's t without SciPy: quantiles, tail probabilities, and what a test can detect."""
+"""Student's t and chi-square without SciPy: quantiles, tail probabilities, and what a test can detect."""
 
 import functools
 import math
@@ -82,3 +82,30 @@ def detectable_errors(freedom: int, level: float = 0.95, power: float = 0.8) -> 
         found = sum(w * 0.5 * math.erfc((quantile * x - middle) / math.sqrt(2)) for x, w in zip(s, weight, strict=True))
         low, high = (middle, high) if found < power else (low, middle)
     return (low + high) / 2
+
+
+@functools.cache
+def chi_square_quantile(p: float, df: int) -> float:
+    """Quantile of the chi-square distribution for a whole number of degrees of freedom, by bisection.
+
+    The CDF as a finite sum: Abramowitz & Stegun 26.4.4 and 26.4.5. Raises ValueError unless 0 < p < 1 and df >= 1.
+    """
+    if not 0 < p < 1 or df < 1:
+        raise ValueError(f"wanted 0 < p < 1 and df >= 1; got {p=} and {df=}")
+    low, high = 0.0, 1.0
+    while _chi_square_cdf(high, df) < p:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _chi_square_cdf(middle, df) < p else (low, middle)
+    return (low + high) / 2
+
+
+def _chi_square_cdf(x: float, df: int) -> float:
+    if x <= 0:
+        return 0.0
+    start = 1 if df % 2 else 2
+    tail = math.erfc(math.sqrt(x / 2)) if df % 2 else math.exp(-x / 2)
+    for k in range(start, df, 2):  # each two degrees add one term; in logarithms, as the powers overflow
+        tail += math.exp(k / 2 * math.log(x / 2) - x / 2 - math.lgamma(k / 2 + 1))
+    return 1.0 - tail
