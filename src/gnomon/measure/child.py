@@ -52,14 +52,23 @@ def run_session(
         "seed": seed,
         **(more or {}),
     }
+    return call(
+        f"gnomon.measure.session:{function}",
+        arguments,
+        timeout_s=task.protocol.timeout_s,
+        env=child_env(task),
+        on_progress=say,
+    )
+
+
+def child_env(task: Task) -> dict[str, str]:
+    """Variables that the process of a task must start with: its threads, its own, and what makes it deterministic."""
     # the pools of OpenMP and MKL are sized when the library is loaded; hashes order sets, so they are part of the seed
     threads = str(task.threads)
     env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONHASHSEED": "0", **task.env}
     if task.deterministic:
         env.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for, or cuBLAS is refused
-    return call(
-        f"gnomon.measure.session:{function}", arguments, timeout_s=task.protocol.timeout_s, env=env, on_progress=say
-    )
+    return env
 
 
 def checked(task: Task, sessions: int | None) -> int:
