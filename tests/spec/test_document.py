@@ -10,14 +10,14 @@ from gnomon.core.records import field_key
 from gnomon.spec import manifest
 from gnomon.spec.load import DEEPEST, LARGEST_FILE, MOST_NODES
 from gnomon.spec.resolve import resolve
-from gnomon.spec.task import Protocol, Quality, Training
+from gnomon.spec.task import Output, Protocol, Quality, Stage, Stages, Training
 
 PAGE = (Path(__file__).parents[2] / "docs" / "manifest.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 RECORDS = [
     manifest.Metadata, manifest.Source, manifest.Input, manifest.ModelSpec, manifest.Provided, manifest.DatasetSpec,
     manifest.Determinism, manifest.SoftwareSpec, manifest.Cpu, manifest.Accelerator, manifest.HardwareSpec,
-    manifest.TaskSpec, Training, Quality, Protocol,
+    manifest.TaskSpec, Output, Stage, Stages, Training, Quality, Protocol,
 ]  # fmt: skip
 
 

@@ -17,6 +17,14 @@ WHOLE = task(
     dtype="bfloat16",
     threads=2,
     seed=3,
+    model={
+        **MODEL,
+        "outputs": [{"name": "logits", "dtype": "float32", "shape": ["V", 3], "layout": "VC", "semantics": "a score"}],
+        "stages": {
+            "preprocess": {"target": "a.b:c", "arguments": {"size": 3}},
+            "postprocess": {"code": "def postprocess(context, batch): ..."},
+        },
+    },
     dataset={"examples": "a.b:c", "files": {"x": {"file": "x.txt", "sha256": "0" * 64}}},
     software={
         "python": ">=3.11",
@@ -136,6 +144,18 @@ def test_shipped_manifests_survive_the_way_to_json_and_back(path):
             task(model={**MODEL, "inputs": [{**INPUTS[0], "low": 2, "high": 1}]}),
             "wanted 'low' below 'high', got 2 and 1",
         ),
+        (
+            task(model={**MODEL, "outputs": [{"name": "y", "dtype": "int8", "shape": [1]}] * 2}),
+            "two outputs have the same name: y",
+        ),
+        (
+            task(model={**MODEL, "inputs": [{**INPUTS[0], "layout": "VFX"}]}),
+            "wanted a layout with a letter of its own for each of 2 axes, got 'VFX'",
+        ),
+        (task(model={**MODEL, "inputs": [{**INPUTS[0], "layout": "VV"}]}), "a letter of its own .* got 'VV'"),
+        (task(model={**MODEL, "stages": {"preprocess": {}}}), "exactly one of 'target' and 'code'"),
+        (task(model={**MODEL, "stages": {"prepare": {}}}), "spec.model.stages.prepare: unknown key"),
+        (task(model={**MODEL, "stages": {"preprocess": {"target": "os.system"}}}), "wanted a callable of an installed"),
         (task(model={**MODEL, "weights": {"sha256": "0" * 64}}), "wanted exactly one of 'file' and 'package'"),
         (manifest("Task"), r"wanted 'model' \(inline"),
         (task(quality={"metric": "m"}), "'evaluate' and 'metric' go together"),

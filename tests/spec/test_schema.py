@@ -20,7 +20,13 @@ SAMPLES = [
     WHOLE,
     task(model={"ref": "a@^1"}, software={"file": "./s.yaml"}, extends={"ref": "b"}),
     manifest("Model", **MODEL, max_dims={"V": 9}, weights={"package": "a/b", "sha256": "0" * 64}),
-    manifest("Dataset", examples="a:b", provides={"x": {"dtype": "int8", "shape": [1, "B"]}}),
+    manifest(
+        "Model",
+        **MODEL,
+        outputs=[{"name": "y", "dtype": "float32", "shape": ["V"], "layout": "V"}],
+        stages={"preprocess": {"target": "a:b", "arguments": {"k": 1}}, "postprocess": {"code": "x"}},
+    ),
+    manifest("Dataset", examples="a:b", provides={"x": {"dtype": "int8", "shape": [1, "B"], "layout": "AB"}}),
     manifest("Software", packages=["a"], determinism={"deterministic_algorithms": True}),
     manifest(
         "Hardware", cpu={"min_cores": 2}, accelerators=[{"vendor": "NVIDIA", "arch_min": "sm_80", "memory_gib": 8}]
@@ -57,7 +63,7 @@ VALUES = st.sampled_from(
 )
 CROSS_FIELD = ("exactly one of", "wants 'target'", "wants 'weights'", "to be a callable", "to be a class",
                "wants inputs named",
-               "go together",
+               "go together", "a letter of its own",
                "same name", "below 'high'", "wanted 'model' (inline")  # fmt: skip
 
 

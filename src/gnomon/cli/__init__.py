@@ -13,6 +13,7 @@ _VERBS = {
     "tasks": "the tasks that can be examined",
     "validate": "check manifests without running anything",
     "resolve": "follow every reference of a task and print or write its lock",
+    "trust": "allow the code inside a manifest to run",
     "run": "measure a task on this machine",
     "trace": "record where one call of a task spends its time",
     "forecast": "latency of a task on devices that are not here",

@@ -67,6 +67,23 @@ def top_level_names(source: Path) -> set[str] | None:
         tree = ast.parse(source.read_bytes())
     except (SyntaxError, ValueError, OSError, RecursionError):
         return None
+    return _bound(tree)
+
+
+def why_not_inline(code: str, function: str) -> str | None:
+    """Why this text cannot be a stage: no Python, or no `function` in it; None when it can. Runs none of it."""
+    try:
+        names = _bound(ast.parse(code))
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = f" (its line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
+        return f"wanted Python, got what it cannot read{line}: {getattr(error, 'msg', error)}"
+    if names is not None and function not in names:
+        return f"wanted code that defines {function}(context, batch), got {', '.join(sorted(names)) or 'no name'}"
+    return None
+
+
+def _bound(tree: ast.Module) -> set[str] | None:
+    """Names that run of a module's top level binds; None when that cannot be told."""
     names: set[str] = set()
     for statement in _statements(tree.body):
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

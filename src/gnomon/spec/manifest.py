@@ -17,21 +17,31 @@ from gnomon.spec.grammar import (
     DIM,
     ENV_NAME,
     INPUT,
+    LAYOUT,
     NAME,
     PACKAGE_FILE,
     REFERENCE,
     REQUIREMENT,
     SHA256,
-    SIZE,
     TARGET,
     VERSION,
 )
-from gnomon.spec.task import Dtype, FloatDtype, Mode, Protocol, Quality, Training
+from gnomon.spec.task import (
+    Axis,
+    Dtype,
+    FloatDtype,
+    Mode,
+    Output,
+    Protocol,
+    Quality,
+    Size,
+    Stages,
+    Training,
+    check_layout,
+)
 
 API_VERSION = "gnomon/v1"
 Kind = Literal["Task", "Model", "Dataset", "Software", "Hardware"]
-Size = Annotated[int, SIZE]
-Axis = Size | Annotated[str, DIM]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,7 @@ class Input:
     """One named input. fill: how an example is drawn when no dataset provides one; integers lie in [low, high).
 
     low, high: numbers, or the name of a dimension ('V': indices of V nodes). fill defaults to 'normal' for floating
-    dtypes, 'integers' for whole numbers and 'ones' for bool.
+    dtypes, 'integers' for whole numbers and 'ones' for bool. layout, semantics: see `task.Tensor`.
     """
 
     name: Annotated[str, INPUT]
@@ -87,8 +97,11 @@ class Input:
     fill: Literal["normal", "uniform", "zeros", "ones", "integers"] | None = None
     low: float | Annotated[str, DIM] = 0.0
     high: float | Annotated[str, DIM] = 1.0
+    layout: Annotated[str, LAYOUT] | None = None
+    semantics: str = ""
 
     def __post_init__(self) -> None:
+        check_layout(self.layout, self.shape)
         if isinstance(self.low, float) and isinstance(self.high, float) and self.low >= self.high:
             raise ValueError(f"wanted 'low' below 'high', got {self.low:g} and {self.high:g}")
 
@@ -101,6 +114,7 @@ class ModelSpec:
     transformers with a configuration of `arguments`, or of a file; 'onnx' runs the file `weights` in ONNX Runtime.
     'external' is a model that Gnomon cannot run, kept with what is known of it: target says what and where it is.
     An argument '$L' is the size of the dimension L. dims: default sizes; max_dims: the largest that the model takes.
+    outputs: what comes back, in order, when it is stated. stages: code around the model.
     """
 
     source: Literal["python", "huggingface", "onnx", "external"]
@@ -111,6 +125,8 @@ class ModelSpec:
     dims: Mapping[Annotated[str, DIM], Size] = field(default_factory=dict)
     max_dims: Mapping[Annotated[str, DIM], Size] = field(default_factory=dict)
     seed: int = 0
+    outputs: tuple[Output, ...] = ()
+    stages: Stages = field(default_factory=Stages)
 
     def __post_init__(self) -> None:
         if self.source == "onnx":
@@ -127,18 +143,23 @@ class ModelSpec:
             odd = [name for name in names if not ARGUMENT.holds(name)]
             if odd:
                 raise ValueError(f"source {self.source!r} wants inputs named as arguments are, got {odd[0]!r}")
-        if len(set(names)) < len(names):
-            raise ValueError(
-                f"two inputs have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}"
-            )
+        for what, given in (("inputs", names), ("outputs", [o.name for o in self.outputs])):
+            twice = sorted({n for n in given if given.count(n) > 1})
+            if twice:
+                raise ValueError(f"two {what} have the same name: {', '.join(twice)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Provided:
-    """What a dataset gives for one input; it must agree with what the model takes."""
+    """What a dataset gives for one input; it must agree with what the model takes, in as far as both say it."""
 
     dtype: Dtype
     shape: tuple[Axis, ...]
+    layout: Annotated[str, LAYOUT] | None = None
+    semantics: str = ""
+
+    def __post_init__(self) -> None:
+        check_layout(self.layout, self.shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from gnomon.core.digest import digest, file_digest
 from gnomon.core.errors import DamagedData, GnomonError, ManifestError, NotRunnable, UnknownName, did_you_mean
 from gnomon.core.records import Problem
 from gnomon.spec import adopt, task
-from gnomon.spec.code import locate
+from gnomon.spec.code import locate, why_not_inline
 from gnomon.spec.find import Found, find, inside, task_names
 from gnomon.spec.grammar import LARGEST_SIZE, REFERENCE, TARGET
 from gnomon.spec.load import Loaded, load, show
@@ -30,6 +30,7 @@ from gnomon.spec.manifest import (
 )
 from gnomon.spec.require import facts, installed, malformed, missing_hardware, missing_software
 from gnomon.spec.shapes import unify
+from gnomon.spec.trust import is_trusted
 
 _MERGED = ("dims", "quality", "protocol", "training")  # tables that `extends` merges key by key
 _DEVICE = re.compile(r"(cpu|mps|(cuda|xpu)(:[0-9]{1,3})?)")
@@ -347,6 +348,12 @@ class _Resolver:
                 continue
             if wanted.dtype != given.dtype:
                 self.fail(ManifestError, f"{where}: the model wants {wanted.dtype}, the dataset provides {given.dtype}")
+            for key in ("layout", "semantics"):
+                takes, gives = getattr(wanted, key), getattr(given, key)
+                if takes and gives and takes != gives:
+                    self.fail(
+                        ManifestError, f"{where}.{key}: the model wants {takes!r}, the dataset provides {gives!r}"
+                    )
             try:
                 sizes = unify(wanted.shape, given.shape, sizes)
             except ValueError as error:
@@ -399,9 +406,44 @@ class _Resolver:
             seed=spec.seed,
             weights=weights,
             weights_sha256=spec.weights.sha256 if spec.weights else None,
+            outputs=tuple(replace(one, dtype=dtype if one.dtype == declared else one.dtype) for one in spec.outputs),
+            stages=self.stages(spec, sizes, part),
+            inline=self.holder(part) if any(one.code for one in _stages(spec).values()) else None,
         )
 
-    def argument(self, value: Any, sizes: Mapping[str, int], part: _Part, key: str) -> Any:
+    def stages(self, spec: ModelSpec, sizes: Mapping[str, int], part: _Part) -> task.Stages:
+        """The code around the model, located or admitted, with its arguments' sizes."""
+        found = {}
+        for name, stage in _stages(spec).items():
+            key = f"stages.{name}"
+            if stage.target is not None:
+                self.named_code(stage.target, part, f"{key}.target")
+            else:
+                self.inline_code(str(stage.code), name, part, f"{key}.code")
+            arguments = {k: self.argument(v, sizes, part, k, f"{key}.arguments") for k, v in stage.arguments.items()}
+            found[name] = replace(stage, arguments=arguments)
+        return task.Stages(**found)
+
+    def holder(self, part: _Part) -> str:
+        """Digest of the manifest in which a part stands in full."""
+        return part.loaded.manifest().digest
+
+    def inline_code(self, code: str, function: str, part: _Part, key: str) -> None:
+        """Admits code in a manifest that is on the trust list, or with --trust. Reads it, runs none of it."""
+        wrong = why_not_inline(code, function)
+        digest = self.holder(part)
+        if wrong is not None:
+            self.fail(ManifestError, f"{part.where(key)}: {wrong}")
+        elif not self.trust and not is_trusted(digest):
+            self.fail(
+                ManifestError,
+                f"{part.where(key)}: code inside a manifest runs only when you trust this very manifest ({digest}). "
+                f"Read it, then: gnomon trust {part.loaded.path}",
+            )
+        else:
+            self.decide(f"code: {key} inside {part.loaded.path}, {'--trust' if self.trust else 'on the trust list'}")
+
+    def argument(self, value: Any, sizes: Mapping[str, int], part: _Part, key: str, table: str = "arguments") -> Any:
         """'$L' is the size of the dimension L, '$$' a dollar sign."""
         if not isinstance(value, str) or not value.startswith("$"):
             return value
@@ -411,7 +453,7 @@ class _Resolver:
             near = did_you_mean(value[1:], sizes)
             known = ", ".join(sizes)
             self.fail(
-                ManifestError, f"{part.where(f'arguments.{key}')}: no dimension {value[1:]!r}.{near} Known: {known}"
+                ManifestError, f"{part.where(f'{table}.{key}')}: no dimension {value[1:]!r}.{near} Known: {known}"
             )
         return sizes.get(value[1:])
 
@@ -421,7 +463,7 @@ class _Resolver:
         fill = given.fill or ("normal" if floating else "ones" if given.dtype == "bool" else "integers")
         low, high = (float(sizes.get(b, 0)) if isinstance(b, str) else b for b in (given.low, given.high))
         kind = dtype if given.dtype == declared else given.dtype
-        return task.Tensor(given.name, kind, given.shape, fill, low, high)
+        return task.Tensor(given.name, kind, given.shape, fill, low, high, given.layout, given.semantics)
 
     def dataset(self, part: _Part | None) -> task.Dataset | None:
         if part is None:
@@ -483,6 +525,11 @@ def _package_file(text: str) -> Path:
     if files and inner not in files:
         raise ManifestError(f"{name} {distribution.version} has no file {inner!r}.{did_you_mean(inner, files)}")
     return inside(Path(str(distribution.locate_file(""))), inner)
+
+
+def _stages(spec: ModelSpec) -> dict[str, task.Stage]:
+    pairs = (("preprocess", spec.stages.preprocess), ("postprocess", spec.stages.postprocess))
+    return {name: stage for name, stage in pairs if stage is not None}
 
 
 def _this_host() -> Mapping[str, Any]:

@@ -12,7 +12,9 @@ BEYOND = (
     "the model source 'onnx' has 'weights' and neither 'target' nor 'arguments'; the others have 'target', as "
     "'package.module:callable' (python), as the name of a class (huggingface) or as any text (external)",
     "the inputs of python and huggingface models are named as arguments are",
-    "no two inputs have the same name",
+    "no two inputs and no two outputs have the same name",
+    "a layout has a letter of its own for each axis",
+    "a stage has exactly one of 'target' and 'code'",
     "an input's 'low' lies below its 'high'",
     "quality has 'evaluate' and 'metric' both or not at all",
     "a task has 'model' or 'extends'",

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from gnomon.core.records import NOT_NEGATIVE, POSITIVE, Constraint, record
-from gnomon.spec.grammar import LOSS, TARGET
+from gnomon.core.records import NOT_EMPTY, NOT_NEGATIVE, POSITIVE, Constraint, record
+from gnomon.spec.grammar import ARGUMENT, DIM, INPUT, LAYOUT, LOSS, SIZE, TARGET
 
 Dtype = Literal[
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"
 ]  # fmt: skip
 FloatDtype = Literal["float64", "float32", "float16", "bfloat16"]
+Size = Annotated[int, SIZE]
+Axis = Size | Annotated[str, DIM]
 Mode = Literal["inference", "training"]
 ScenarioName = Literal["single-stream", "multi-stream", "server", "offline", "training-steps"]
 _SHARE = Constraint(
@@ -29,6 +31,7 @@ class Tensor:
     """One named input. shape: sizes, or names that the task's `dims` give a size ('B' is the batch).
 
     fill: how an example is drawn when no dataset provides one; integers are drawn from [low, high).
+    layout: a letter for each axis ('NCHW'). semantics: what the values mean ('RGB in 0..1', 'token ids').
     """
 
     name: str
@@ -37,6 +40,53 @@ class Tensor:
     fill: Literal["normal", "uniform", "zeros", "ones", "integers"] = "normal"
     low: float = 0.0
     high: float = 1.0
+    layout: str | None = None
+    semantics: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One named output. shape: sizes and names of dimensions; a name that the inputs do not know takes any one size."""
+
+    name: Annotated[str, INPUT]
+    dtype: Dtype
+    shape: tuple[Axis, ...]
+    layout: Annotated[str, LAYOUT] | None = None
+    semantics: str = ""
+
+    def __post_init__(self) -> None:
+        check_layout(self.layout, self.shape)
+
+
+def check_layout(layout: str | None, shape: tuple[int | str, ...]) -> None:
+    """Raises ValueError unless the layout has a letter of its own for each axis."""
+    if layout is not None and (len(layout) != len(shape) or len(set(layout)) < len(layout)):
+        raise ValueError(f"wanted a layout with a letter of its own for each of {len(shape)} axes, got {layout!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Code before or after the model: called as stage(context, batch, **arguments), returns the next batch.
+
+    target: 'module:callable'. code: the same as text that defines a function of the stage's name; it runs only when the
+    manifest is on the user's trust list.
+    """
+
+    target: Annotated[str, TARGET] | None = None
+    code: Annotated[str, NOT_EMPTY] | None = None
+    arguments: Mapping[Annotated[str, ARGUMENT], Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.target is None) == (self.code is None):
+            raise ValueError("a stage has exactly one of 'target' and 'code'")
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """preprocess: from what the dataset gives to the model's inputs by name. postprocess: of the outputs, a tuple."""
+
+    preprocess: Stage | None = None
+    postprocess: Stage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +97,8 @@ class Model:
     source 'huggingface': target is a class of transformers ('BertModel'), `arguments` its configuration's values;
     weights are random, drawn from `seed`. source 'onnx': target is a file, run by ONNX Runtime, never by torch.
     weights: absolute path of a safetensors file that is loaded strictly into the module, with its SHA-256.
+    outputs: what comes back, in order; empty when that is not stated. inline: digest of the manifest that holds the
+    stages' inline code, None when there is none.
     """
 
     name: str
@@ -58,6 +110,9 @@ class Model:
     seed: int = 0
     weights: str | None = None
     weights_sha256: str | None = None
+    outputs: tuple[Output, ...] = ()
+    stages: Stages = Stages()
+    inline: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Example inputs of a task: from its dataset, or drawn from the declared tensors under the task's seed."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,20 +9,38 @@ from torch import Tensor
 from gnomon.core.errors import ManifestError, did_you_mean
 from gnomon.spec import task as spec
 from gnomon.workload import source
+from gnomon.workload.context import stage_call
 
 
 def example_inputs(task: spec.Task, floating: torch.dtype | None) -> dict[str, Tensor]:
     """One batch by input name, in the declared order; floating-point tensors in `floating` (None: as declared).
 
-    Raises ManifestError naming the input and the dimension when the dataset gives something else than was declared.
+    What the dataset gives goes through the task's preprocessing first. Raises ManifestError naming the input and the
+    dimension when something else than was declared comes out.
     """
+    preprocess = stage_call(task, "preprocess")
+    raw = raw_batch(task)
+    return model_inputs(raw if preprocess is None else preprocess(raw), task, floating)
+
+
+def raw_batch(task: spec.Task, item: int = 0) -> Any:
+    """The `item`-th batch before preprocessing: what the dataset gives, or tensors drawn as declared by input name."""
+    seed = task.seed + item
     if task.dataset is None:
-        drawn = {one.name: _draw(one, task, seed=task.seed + i) for i, one in enumerate(task.model.inputs)}
-        return {name: _cast(value, floating) for name, value in drawn.items()}
-    where = f"task {task.name}: dataset {task.dataset.name}"
-    given = source.load(task.dataset.examples, task, "dataset.examples")(dict(task.dims), task.seed)
+        return {one.name: _draw(one, task, seed=seed + i) for i, one in enumerate(task.model.inputs)}
+    return source.load(task.dataset.examples, task, "dataset.examples")(dict(task.dims), seed)
+
+
+def model_inputs(given: Any, task: spec.Task, floating: torch.dtype | None) -> dict[str, Tensor]:
+    """What the dataset or the preprocessing gave as the model takes it: checked, in the declared order and dtypes."""
+    if task.model.stages.preprocess is not None:
+        where, wanted = f"task {task.name}: model.stages.preprocess", "preprocess(context, batch)"
+    elif task.dataset is not None:
+        where, wanted = f"task {task.name}: dataset {task.dataset.name}", "examples(dims, seed)"
+    else:  # drawn as declared
+        return {name: _cast(value, floating) for name, value in given.items()}
     if not isinstance(given, Mapping):
-        raise ManifestError(f"{where}: examples(dims, seed) must return a dict of tensors; got {type(given).__name__}")
+        raise ManifestError(f"{where}: {wanted} must return a dict of tensors; got {type(given).__name__}")
     declared = [one.name for one in task.model.inputs]
     for name in given:
         if name not in declared:
