@@ -32,7 +32,7 @@ def command(choice: TaskChoice, level: str, out: Path | None, store_url: str | N
     ):
         run.add(task)
         measurement = pipeline.measure(task, run, levels=levels, sessions=1, progress=progress)
-    write_trace(measurement, path)
+    write_trace(path, measurement)
     if as_json:
         print_json({"run": run.id, "trace": str(path), "spans": len(measurement.spans)})
     else:

@@ -83,7 +83,7 @@ def write(examination: Examination, out: Path) -> Path:
     from gnomon.report.trace import write_trace
 
     out.mkdir(parents=True, exist_ok=True)
-    write_trace(examination.measurement, out / "trace.json")
+    write_trace(out / "trace.json", examination.measurement)
     write_lock(examination.task, out / "task.lock")
     return html.write(examination, out / "report.html")
 

@@ -5,16 +5,16 @@ are cut. Roots that overlap in time come on tracks of their own; so do kernels, 
 launched them and not inside it.
 """
 
+import heapq
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gnomon.core.errors import DamagedData
 from gnomon.measure.record import Span
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """A span by its index, with the stretch it is drawn over. depth: 0 for a root of its track."""
 
     index: int
@@ -27,34 +27,49 @@ class Placed:
 def nest(spans: Sequence[Span]) -> tuple[Placed, ...]:
     """Every span once, parents before children, siblings in order of time and never overlapping.
 
+    A root takes the lowest track that is free when it starts. Time O(n log n).
     Raises DamagedData when a span's parent does not exist or when parents form a circle.
     """
-    children: dict[int | None, list[int]] = defaultdict(list)
+    count = len(spans)
+    starts = [span.start_s for span in spans]
+    walls = [span.wall_s for span in spans]
+    children: dict[int, list[int]] = defaultdict(list)
+    roots: list[int] = []
     for index, span in enumerate(spans):
-        if span.parent is not None and not 0 <= span.parent < len(spans):
-            raise DamagedData(f"span {index} ({span.name}) names span {span.parent} as parent; there are {len(spans)}")
-        children[None if span.level == "kernel" else span.parent].append(index)
-    for indices in children.values():
-        indices.sort(key=lambda i: (spans[i].start_s, i))
+        parent = span.parent
+        if parent is not None and not 0 <= parent < count:
+            raise DamagedData(f"span {index} ({span.name}) names span {parent} as parent; there are {count}")
+        if parent is None or span.level == "kernel":
+            roots.append(index)
+        else:
+            children[parent].append(index)
+    roots.sort(key=starts.__getitem__)  # sorting is stable: equal starts stay in the order of their indices
 
     placed: list[Placed] = []
-    track_ends: list[float] = []
-    for root in children[None]:
-        start = spans[root].start_s
-        track = next((t for t, end in enumerate(track_ends) if end <= start), len(track_ends))
-        track_ends[track:] = [start + spans[root].wall_s, *track_ends[track + 1 :]]
-        pending = [Placed(root, start, track_ends[track], 0, track)]
+    busy: list[tuple[float, int]] = []  # (end, track)
+    free: list[int] = []
+    for root in roots:
+        start = starts[root]
+        while busy and busy[0][0] <= start:
+            heapq.heappush(free, heapq.heappop(busy)[1])
+        track = heapq.heappop(free) if free else len(busy)
+        heapq.heappush(busy, (start + walls[root], track))
+        pending = [Placed(root, start, start + walls[root], 0, track)]
         while pending:
             above = pending.pop()
             placed.append(above)
-            free_from = above.start_s
+            below = children.get(above.index)
+            if below is None:
+                continue
+            free_from, end_of_above, depth = above.start_s, above.end_s, above.depth + 1
+            below.sort(key=starts.__getitem__)
             inside = []
-            for index in children.get(above.index, ()):
-                span = spans[index]
-                start = min(max(span.start_s, free_from), above.end_s)
-                free_from = max(start, min(span.start_s + span.wall_s, above.end_s))
-                inside.append(Placed(index, start, free_from, above.depth + 1, track))
-            pending += reversed(inside)
-    if len(placed) < len(spans):
-        raise DamagedData(f"{len(spans) - len(placed)} of {len(spans)} spans are their own ancestors; trace again")
+            for index in below:
+                start = min(max(starts[index], free_from), end_of_above)
+                free_from = max(start, min(starts[index] + walls[index], end_of_above))
+                inside.append(Placed(index, start, free_from, depth, track))
+            inside.reverse()
+            pending += inside
+    if len(placed) < count:
+        raise DamagedData(f"{count - len(placed)} of {count} spans are their own ancestors; trace again")
     return tuple(placed)
