@@ -15,6 +15,7 @@ _VERBS = {
     "resolve": "follow every reference of a task and print or write its lock",
     "trust": "allow the code inside a manifest to run",
     "run": "measure a task on this machine",
+    "loadtest": "a task under load: MLPerf's scenarios, the highest rate, training",
     "trace": "record where one call of a task spends its time",
     "forecast": "latency of a task on devices that are not here",
     "calibrate": "measure kernels here, so that forecasts for this machine are right",

@@ -4,6 +4,7 @@ from gnomon.pipeline.breakeven import break_even, stored_break_even
 from gnomon.pipeline.calibrating import LEAST_CALIBRATION_S, calibrate, stored_calibration
 from gnomon.pipeline.examining import Plan, examine, recall, write
 from gnomon.pipeline.forecasting import forecast_everywhere, sweep_task
+from gnomon.pipeline.loading import load_test, max_qps
 from gnomon.pipeline.measuring import capture, compare, compare_stored, measure, this_machine
 from gnomon.pipeline.sharpening import sharpen
 
@@ -17,6 +18,8 @@ __all__ = [
     "compare_stored",
     "examine",
     "forecast_everywhere",
+    "load_test",
+    "max_qps",
     "measure",
     "recall",
     "sharpen",

@@ -59,7 +59,7 @@ def search(
     tolerance: float = 0.01,
     most_runs: int = 24,
     timeout_s: float = 60.0,
-    on_result: Callable[[ScenarioResult], None] = lambda one: None,
+    on_result: Callable[[ScenarioResult], object] = lambda one: None,
     progress: Progress = silent,
 ) -> QpsSearch:
     """The highest rate that keeps the latency bound, from scenario.target_qps on.
