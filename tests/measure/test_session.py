@@ -107,7 +107,7 @@ def test_a_traced_session_pairs_traced_with_untraced_calls(level):
     [
         ("other_engine", "layer", "an engine other than torch runs the model"),
         ("other_engine", "operator", "an engine other than torch runs the model"),
-        ("eager", "kernel", "this task runs on 'cpu'"),
+        ("other_engine", "kernel", "an engine other than torch runs the model"),
     ],
 )
 def test_a_level_that_cannot_be_traced_says_why(variant, level, reason):

@@ -57,9 +57,16 @@ class OpEvent(NamedTuple):
 
 
 class _Bracket(TorchDispatchMode):
-    def __init__(self, events: list[Any], clock: Clock, synchronize: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        events: list[Any],
+        clock: Clock,
+        synchronize: Callable[[], None] | None,
+        after: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__()
         self._append, self._wall, self._cpu, self._synchronize = events.append, clock.wall_ns, clock.cpu_ns, synchronize
+        self._after = after  # called when an operator's times have been read
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         wall, cpu = self._wall, self._cpu
@@ -77,6 +84,8 @@ class _Bracket(TorchDispatchMode):
             self._synchronize()
         end_wall = wall()
         self._append((func, shapes, start_wall, start_cpu, end_wall, cpu()))
+        if self._after is not None:
+            self._after()
         return result
 
 
@@ -100,9 +109,9 @@ class OperatorTracer(LayerTracer):
     """Records operators and, to know their module, module calls: both in the order in which they happened."""
 
     @contextmanager
-    def scope(self) -> Iterator[None]:
-        """Hooks and the dispatch mode are in place inside."""
-        with super().scope(), _Bracket(self.calls[-1], self._clock, self._synchronize):
+    def scope(self, after: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hooks and the dispatch mode are in place inside. after: called when an operator's times have been read."""
+        with super().scope(), _Bracket(self.calls[-1], self._clock, self._synchronize, after):
             yield
 
 
