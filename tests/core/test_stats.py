@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gnomon.core.stats import (
     binomial_interval,
     bootstrap_interval,
+    fast_half_mean,
     hierarchical_interval,
     percentile,
     ratio_test,
@@ -187,6 +188,15 @@ def test_trimmed_means_shift_with_the_samples_and_stay_among_them(samples, fract
 @given(samples=st.lists(FINITE, min_size=1, max_size=40), q=st.floats(0, 100))
 def test_percentiles_are_those_of_scipy(samples, q):
     assert percentile(samples, q) == pytest.approx(scipy.stats.scoreatpercentile(samples, q), abs=1e-6)
+
+
+@given(samples=st.lists(TIMES, min_size=1, max_size=40))
+def test_the_faster_half_does_not_see_how_slow_the_slower_half_is(samples):
+    ordered = sorted(samples)
+    half = (len(samples) + 1) // 2
+    slowed = ordered[:half] + [1e3 + x for x in ordered[half:]]
+    assert fast_half_mean(samples) == fast_half_mean(slowed) == pytest.approx(sum(ordered[:half]) / half)
+    assert min(samples) * (1 - 1e-9) <= fast_half_mean(samples) <= np.median(samples) * (1 + 1e-9)
 
 
 def test_the_bootstrap_interval_is_that_of_scipy_and_repeats():

@@ -5,12 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gnomon.core.errors import CheckFailed, NotRunnable, UnknownName, UsageError
+from gnomon.core.errors import NotRunnable, UnknownName, UsageError
 from gnomon.core.records import from_json, to_json
-from gnomon.core.stats import ratio_test
-from gnomon.measure.child import Variant
-from gnomon.measure.compare import compare
-from gnomon.measure.record import Comparison, Measurement
+from gnomon.measure.record import Measurement
 from gnomon.measure.run import measure
 from tests.measure import tasks
 
@@ -24,24 +21,12 @@ def _children_find_the_tests():
         yield
 
 
-def _variant(name, **options):
-    return Variant(name, f"{tasks.VARIANTS}:{name}", options)
-
-
 @pytest.fixture(scope="module")
 def measured(_children_find_the_tests):
     """One real measurement with every level: four child processes."""
     told = []
     levels = ("operator", "model", "layer", "kernel")
     return measure(tasks.linear(width=64), levels=levels, sessions=1, progress=told.append), told
-
-
-@pytest.fixture(scope="module")
-def compared(_children_find_the_tests):
-    """Real sessions of five variants, of which one takes the whole process down and one returns NaN."""
-    variants = [Variant("eager"), _variant("twice", times=3), _variant("crashes"), _variant("nan"), _variant("prints")]
-    task = tasks.linear(width=256)
-    return compare(task, variants, sessions=2, calls=9)
 
 
 def test_a_measurement_says_what_where_and_how_fast(measured):
@@ -94,44 +79,8 @@ def test_a_level_that_is_not_there_becomes_a_warning(measured):
     assert any("level 'kernel' is not available: kernels are seen on CUDA" in text for text in measured[0].warnings)
 
 
-def test_measurement_and_comparison_survive_json(measured, compared):
+def test_a_measurement_survives_json(measured):
     assert from_json(to_json(measured[0]), Measurement) == measured[0]
-    assert from_json(to_json(compared), Comparison) == compared
-
-
-def test_a_slower_variant_is_found_slower_by_about_its_factor(compared):
-    ratio = compared.ratios["twice"]
-    assert 0.15 < ratio.speedup.value < 0.75  # three products instead of one
-    times = {one.name: [statistics.median(session.cpu_s) for session in one.sessions] for one in compared.variants}
-    assert ratio == ratio_test(times["eager"], times["twice"])
-
-
-def test_a_variant_that_crashes_or_returns_nan_is_recorded_and_the_others_go_on(compared):
-    failures = {one.name: one.failure for one in compared.variants}
-    assert "crashed with SIGSEGV" in failures["crashes"]
-    assert "NaN" in failures["nan"]
-    assert failures["eager"] is failures["twice"] is failures["prints"] is None
-    assert set(compared.ratios) == {"twice", "prints"}
-    assert {one.name: len(one.sessions) for one in compared.variants} == {
-        "eager": 2, "twice": 2, "crashes": 0, "nan": 0, "prints": 2,
-    }  # fmt: skip
-
-
-def test_what_a_model_prints_does_not_enter_its_results(compared):
-    by_name = {one.name: one for one in compared.variants}
-    assert by_name["prints"].output_digest == by_name["eager"].output_digest is not None
-    assert by_name["crashes"].output_digest is None
-
-
-def test_variants_are_timed_in_pairs_within_a_session(compared):
-    by_name = {one.name: one for one in compared.variants}
-    pairs = zip(by_name["eager"].sessions, by_name["twice"].sessions, strict=True)
-    assert all(len(a.wall_s) == len(b.wall_s) == 9 for a, b in pairs)
-
-
-def test_a_baseline_that_fails_is_an_error():
-    with pytest.raises(CheckFailed, match=r"the process of gnomon\.measure\.session:times crashed with SIGSEGV"):
-        compare(tasks.linear(), [_variant("crashes"), Variant("eager")], sessions=1)
 
 
 def test_a_measurement_that_takes_too_long_is_stopped():
@@ -166,20 +115,6 @@ def _no_child(text):
 def test_an_impossible_measurement_is_refused_before_any_process_starts(arguments, error, message):
     with pytest.raises(error, match=message):
         measure(**{"task": tasks.linear(), "progress": _no_child, **arguments})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"variants": []}, r"wanted variants with different names, the baseline first; got \[\]"),
-        ({"variants": [Variant("a"), Variant("a")]}, "different names"),
-        ({"calls": 0}, "wanted at least 1 call per session; got 0"),
-        ({"task": tasks.linear(dims={"B": 0})}, "dimension B is 0"),
-    ],
-)
-def test_an_impossible_comparison_is_refused_before_any_process_starts(arguments, message):
-    with pytest.raises(UsageError, match=message):
-        compare(**{"task": tasks.linear(), "variants": [Variant("eager")], "progress": _no_child, **arguments})
 
 
 @pytest.mark.slow

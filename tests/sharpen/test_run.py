@@ -15,7 +15,7 @@ from tests.sharpen.tiny import task
 SAME = Distance(1.0, 1.0, 0.0, 4)
 
 
-def comparison(times, failures=None, clock="cpu"):
+def comparison(times, failures=None, clock="cpu", statistic="median"):
     """A Comparison's shape from {name: CPU time per session}; three calls, one an outlier; wall: its square."""
     failures = failures or {}
     variants = [
@@ -27,7 +27,7 @@ def comparison(times, failures=None, clock="cpu"):
         for name, sessions in times.items()
     ]
     ratios = {name: ratio_test(times["eager"], t) for name, t in times.items() if name != "eager" and t}
-    return SimpleNamespace(baseline="eager", clock=clock, variants=variants, ratios=ratios)
+    return SimpleNamespace(baseline="eager", clock=clock, statistic=statistic, variants=variants, ratios=ratios)
 
 
 class Child:
@@ -159,10 +159,11 @@ def test_unknown_and_repeated_recipes_are_refused_before_any_work(tmp_path):
     assert child.calls == []
 
 
-def test_ratios_are_of_the_medians_of_sessions_on_the_clock_of_the_comparison():
+@pytest.mark.parametrize("statistic", ["median", "fast half"])
+def test_ratios_are_of_the_sessions_on_the_clock_and_by_the_statistic_of_the_comparison(statistic):
     times = {"eager": [1.0, 1.0], "a": [2.0, 8.0], "b": [1.0, 1.0]}
-    assert ratio_between(comparison(times), "a", "b").speedup.value == pytest.approx(4)
-    walls = comparison(times, clock="wall")
+    assert ratio_between(comparison(times, statistic=statistic), "a", "b").speedup.value == pytest.approx(4)
+    walls = comparison(times, clock="wall", statistic=statistic)
     assert ratio_between(walls, "a", "b").speedup.value == pytest.approx(16)
     assert ratio_between(comparison(times, {"a": "it burst"}), "a", "b") is None
     assert ratio_between(comparison(times), "a", "absent") is None

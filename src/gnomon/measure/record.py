@@ -190,7 +190,13 @@ class VariantTimes:
 @record("comparison", 1)
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Variants of a task timed interleaved in the same processes. ratios[name]: baseline time over that variant's."""
+    """Variants of a task, or several tasks, timed interleaved. ratios[name]: baseline time over that variant's.
+
+    statistic: what a session's calls become before sessions are compared: their median, or the mean of the faster half.
+    pairs: 'calls' when all variants took turns in the same processes, 'sessions' when each had processes of its own
+    that took turns. looks: the numbers of sessions after which the comparison could have ended; () when the number was
+    fixed. tasks: variant -> digest of its task, where they are different tasks.
+    """
 
     task: str
     task_digest: str
@@ -199,3 +205,8 @@ class Comparison:
     variants: tuple[VariantTimes, ...]
     ratios: Mapping[str, RatioTest]
     environment: Environment
+    statistic: Literal["median", "fast half"] = "median"
+    pairs: Literal["calls", "sessions"] = "calls"
+    looks: tuple[int, ...] = ()
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()

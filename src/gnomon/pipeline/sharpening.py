@@ -28,7 +28,9 @@ def sharpen(
 
     def compare(task: Task, variants: Sequence[Any]) -> Comparison:
         adapted = [Variant(v.name, v.prepare, v.options) for v in variants]
-        return comparing.compare(task, adapted, sessions=sessions, progress=progress)
+        # equality is no reason to keep a recipe, so it is not asked for
+        calls = task.protocol.calls
+        return comparing.compare(task, adapted, sessions=sessions, calls=calls, margin=None, progress=progress)
 
     changes, comparison = sharpening.sharpen(
         task,

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from gnomon.core.errors import GnomonError, UsageError
 from gnomon.core.records import structure, to_json
-from gnomon.core.stats import RatioTest, ratio_test
+from gnomon.core.stats import RatioTest, fast_half_mean, ratio_test
 from gnomon.devices.host import host
 from gnomon.sharpen.judge import judge
 from gnomon.sharpen.recipe import BASELINE, Variant, check_name, variant
@@ -160,14 +160,15 @@ def _judged(task: Task, found: Verification, comparison: Any) -> Change:
 
 def ratio_between(comparison: Any, a: str, b: str) -> RatioTest | None:
     """How much faster variant `b` of a comparison is than variant `a`; None when one was not timed to the end."""
-    medians: dict[str, list[float]] = {}
+    paces: dict[str, list[float]] = {}
+    typical = fast_half_mean if comparison.statistic == "fast half" else statistics.median
     for one in comparison.variants:
         if one.failure is None and one.sessions:
             times = [s.cpu_s if comparison.clock == "cpu" else s.wall_s for s in one.sessions]
-            medians[one.name] = [statistics.median(session) for session in times]
-    if a not in medians or b not in medians or len(medians[a]) != len(medians[b]):
+            paces[one.name] = [typical(session) for session in times]
+    if a not in paces or b not in paces or len(paces[a]) != len(paces[b]):
         return None
-    return ratio_test(medians[a], medians[b])
+    return ratio_test(paces[a], paces[b])
 
 
 def _silent(text: str) -> None:
