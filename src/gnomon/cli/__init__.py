@@ -1,6 +1,7 @@
 """The command line: one module per verb, loaded when it is called, so that `--help` answers at once."""
 
 import importlib
+import keyword
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from gnomon.core.errors import GnomonError
 _VERBS = {
     "examine": "the whole job: measure here, forecast elsewhere, sharpen, report",
     "tasks": "the tasks that can be examined",
+    "import": "turn manifests of other tools into ours",
     "validate": "check manifests without running anything",
     "resolve": "follow every reference of a task and print or write its lock",
     "trust": "allow the code inside a manifest to run",
@@ -29,7 +31,7 @@ _VERBS = {
 
 
 class _Verbs(click.Group):
-    """Imports `gnomon.cli.<verb>` and takes its attribute `command`."""
+    """Imports `gnomon.cli.<verb>` (`import_` for import, a keyword) and takes its attribute `command`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)
@@ -37,7 +39,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in _VERBS:
             return None
-        command: click.Command = importlib.import_module(f"gnomon.cli.{name}").command
+        command: click.Command = importlib.import_module(f"gnomon.cli.{name}{'_' * keyword.iskeyword(name)}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

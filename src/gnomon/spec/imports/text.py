@@ -17,7 +17,7 @@ from gnomon.spec.load import Builder, Loaded, Place, parse
 
 _TAB_WIDTHS = (2, 4, 8)
 _UNQUOTED = re.compile(
-    r"^([ \t]*(?:- +)?[A-Za-z_][\w ]*:[ \t]+)(\{\{[^{}']*\}\}[^#'\n]*?)([ \t]*(?:#.*)?)$", re.MULTILINE
+    r"^([ \t]*(?:- +)?[A-Za-z_][\w ]*:[ \t]+)(\{\{[^{}\n]*\}\}[^#\n]*?)([ \t]*(?:#.*)?)$", re.MULTILINE
 )
 _LEAD = re.compile(r"[ \t]*")
 _SEPARATING_TAB = re.compile(r"(?<=[:?-])[ \t]*\t[ \t]*|[ \t]*\t[ \t]*(?=#|$)")
@@ -139,7 +139,7 @@ def _quote_templates(text: str) -> tuple[str, list[Mended]]:
         Mended((), text.count("\n", 0, match.start()) + 1, "template text without quotes; read as text")
         for match in _UNQUOTED.finditer(text)
     ]
-    return _UNQUOTED.sub(r"\1'\2'\3", text), mended
+    return _UNQUOTED.sub(lambda m: f"{m[1]}'{m[2].replace(chr(39), chr(39) * 2)}'{m[3]}", text), mended
 
 
 def _parse(path: Path, data: bytes) -> Messy:
@@ -166,8 +166,9 @@ def _follow(loaded: Loaded, value: Any, place: Place, mended: list[Mended]) -> A
         line = loaded.line(place)
         raise ManifestError(f"{loaded.path}:{line}: two keys are equal as text: {', '.join(map(repr, value))[:120]}")
     merge = table.get("<<")
-    sources = merge if isinstance(merge, list) else [merge]
-    if merge is None or not all(isinstance(source, Mapping) for source in sources):
+    listed = merge if isinstance(merge, list) else [merge]
+    sources = [source for source in listed if isinstance(source, Mapping)]
+    if merge is None or len(sources) < len(listed):
         return table
     del table["<<"]
     mended.append(Mended((*place, "<<"), loaded.line((*place, "<<")), "merge key of YAML 1.1; followed"))
