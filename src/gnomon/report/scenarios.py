@@ -44,7 +44,8 @@ def print_scenario(console: Console, result: ScenarioResult) -> None:
     if early is not None and early.estimate_s is not None:
         _say(console, Text(
             f"early stopping: the {early.percentile * 100:g}th percentile is at most "
-            f"{format_seconds(early.estimate_s)} at {early.confidence:.0%} confidence ({early.discarded} slowest queries left out)"
+            f"{format_seconds(early.estimate_s)} at {early.confidence:.0%} confidence "
+            f"({early.discarded} slowest queries left out)"
         ))  # fmt: skip
     if r.samples_per_s is not None:
         _say(console, Text(f"throughput: {r.samples_per_s:.4g} samples/s over {format_seconds(r.duration_s)}"))
