@@ -19,6 +19,7 @@ _TAB_WIDTHS = (2, 4, 8)
 _UNQUOTED = re.compile(
     r"^([ \t]*(?:- +)?[A-Za-z_][\w ]*:[ \t]+)(\{\{[^{}\n]*\}\}[^#\n]*?)([ \t]*(?:#.*)?)$", re.MULTILINE
 )
+_CHECKSUM = re.compile(r"(?=.*[0-9])[0-9a-fA-F]{32,128}")  # one of digits alone is no number
 _LEAD = re.compile(r"[ \t]*")
 _SEPARATING_TAB = re.compile(r"(?<=[:?-])[ \t]*\t[ \t]*|[ \t]*\t[ \t]*(?=#|$)")
 
@@ -60,6 +61,8 @@ class _Lenient(Builder):
         self.mended: list[Mended] = []
 
     def scalar(self, event: Any, tag: str, place: Place, line: int) -> Any:
+        if event.style is None and _CHECKSUM.fullmatch(event.value):
+            return event.value
         value = super().scalar(event, tag, place, line)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return value
