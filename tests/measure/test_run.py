@@ -25,7 +25,7 @@ def _children_find_the_tests():
 def measured(_children_find_the_tests):
     """One real measurement with every level: four child processes."""
     told = []
-    levels = ("operator", "model", "layer", "kernel")
+    levels = ("operator", "model", "layer", "kernel", "application", "hardware")
     return measure(tasks.linear(width=64), levels=levels, sessions=1, progress=told.append), told
 
 
@@ -58,25 +58,63 @@ def test_latencies_are_those_of_the_untraced_run(measured):
 
 def test_each_level_has_its_own_run_with_its_overhead(measured):
     measurement, told = measured
-    assert [run.level for run in measurement.levels] == ["model", "layer", "operator"]
+    assert [run.level for run in measurement.levels] == [
+        "model", "application", "layer", "operator", "kernel", "hardware",
+    ]  # fmt: skip
     for run in measurement.levels[1:]:
         assert run.overhead.value > -0.5
         assert (run.overhead.n, run.overhead.low, run.overhead.high) == (1, None, None)  # one session bounds nothing
-    assert told[0] == "eager: session 1 of 1, model, layer, operator, kernel"
+    assert told[0] == "eager: session 1 of 1, model, application, layer, operator, kernel, hardware"
 
 
 def test_layers_operators_and_spans_come_from_their_levels(measured):
     measurement, _ = measured
     assert [(layer.path, layer.type, layer.output_shape) for layer in measurement.layers] == [("", "Linear", (4, 64))]
     assert "aten.addmm.default" in {operator.name for operator in measurement.operators}
-    assert {span.level for span in measurement.spans} == {"model", "layer", "operator"}
+    assert {span.level for span in measurement.spans} == {"application", "model", "layer", "operator", "kernel"}
     assert measurement.operators_cover > 0
     assert "of the step's CPU time" in measurement.rest
     assert "us per operator call" in measurement.rest
 
 
-def test_a_level_that_is_not_there_becomes_a_warning(measured):
-    assert any("level 'kernel' is not available: kernels are seen on CUDA" in text for text in measured[0].warnings)
+def test_a_level_that_is_not_there_becomes_a_warning():
+    measurement = measure(
+        tasks.linear(), levels=("layer", "kernel"), sessions=1, prepare=f"{tasks.VARIANTS}:other_engine"
+    )
+    reason = "an engine other than torch runs the model, so there are no modules to hook"
+    assert f"level 'layer' is not available: {reason}" in measurement.warnings
+    assert f"level 'kernel' is not available: {reason}" in measurement.warnings
+    assert [run.level for run in measurement.levels] == ["model"]
+
+
+def test_the_merged_call_nests_and_the_model_in_it_is_the_untraced_one(measured):
+    measurement, _ = measured
+    spans, inside = measurement.spans, [0.0] * len(measurement.spans)
+    assert [span.name for span in spans if span.parent is None] == ["application of tiny"]
+    for span in spans:
+        if span.parent is not None:
+            above = spans[span.parent]
+            inside[span.parent] += span.wall_s
+            assert above.start_s <= span.start_s + 1e-9
+            assert span.start_s + span.wall_s <= above.start_s + above.wall_s + 1e-9
+        assert span.attributes["run"] == span.level
+    assert all(total <= span.wall_s + 1e-9 for total, span in zip(inside, spans, strict=True))
+    (model,) = [span for span in spans if span.level == "model"]
+    assert model.wall_s in measurement.levels[0].sessions[0].wall_s
+
+
+def test_what_a_user_waits_for_has_its_parts(measured):
+    stages = {(stage.kind, stage.name): stage.wall_s.value for stage in measured[0].stages}
+    assert {name for kind, name in stages if kind == "start"} == {"import", "build", "first call"}
+    parts = [stages["call", name] for name in ("read", "preprocess", "run")]
+    assert all(part > 0 for part in parts)
+    assert stages["call", "call"] > 0
+
+
+def test_every_counter_has_a_value_or_a_reason(measured):
+    for counter in measured[0].counters:
+        assert (counter.value is None) == bool(counter.unavailable)
+        assert counter.source == "perf"
 
 
 def test_a_measurement_survives_json(measured):

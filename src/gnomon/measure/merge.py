@@ -259,7 +259,7 @@ def adopt_parents(spans: Sequence[Span], serial: Sequence[Span]) -> tuple[tuple[
 def _counted(spans: Sequence[Span]) -> list[tuple[str, str, int]]:
     """Level, name, and how many of these came before, for each span."""
     counts: dict[tuple[str, str], int] = {}
-    keys = []
+    keys: list[tuple[str, str, int]] = []
     for span in spans:
         n = counts[span.level, span.name] = counts.get((span.level, span.name), -1) + 1
         keys.append((span.level, span.name, n))

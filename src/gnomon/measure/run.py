@@ -12,21 +12,15 @@ import numpy as np
 
 from gnomon.core.errors import UnknownName, did_you_mean
 from gnomon.core.process import JSON
-from gnomon.core.records import structure
+from gnomon.core.records import structure, to_json
 from gnomon.core.stats import Interval, hierarchical_interval, trimmed_mean
-from gnomon.measure.child import Progress, Variant, checked, clocked, environment, now, run_session, silent
+from gnomon.measure.child import Progress, Variant, checked, environment, now, run_session, silent
+from gnomon.measure.counters.instructions import count_instructions
 from gnomon.measure.levels.model import model_span
 from gnomon.measure.levels.trace import Summary
-from gnomon.measure.record import (
-    LEVELS,
-    LayerTime,
-    Level,
-    LevelRun,
-    Measurement,
-    OperatorTime,
-    Session,
-    Span,
-)
+from gnomon.measure.merge import adopt_parents
+from gnomon.measure.pooled import counters, merged_call, overhead, stages
+from gnomon.measure.record import LEVELS, LayerTime, Level, LevelRun, Measurement, OperatorTime, Session
 from gnomon.spec.task import Task
 
 _TRACED_CALLS = 20  # pairs of a traced and an untraced call: the ratio within a pair is far steadier than the times
@@ -41,13 +35,15 @@ def measure(
     prepare: str | None = None,
     options: Mapping[str, Any] | None = None,
     sessions: int | None = None,
+    instructions: bool = False,
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure a task on this machine, each level in calls of its own.
 
-    levels: 'model' is always among them. variant, prepare, options: see `Variant`. sessions: fresh processes of the
-    model level (default: the task's protocol); each deeper level takes two thirds of that, rounded up, as its overhead
-    is a ratio within a process. A level that this variant or machine cannot trace becomes a warning.
+    levels: 'model' is always among them; 'hardware' counts and traces nothing. variant, prepare, options: see
+    `Variant`. sessions: fresh processes (default: the task's protocol), each of which runs every level. A level that
+    this variant or machine cannot trace becomes a warning. instructions: count those of the plain task under valgrind,
+    too, which takes minutes.
 
     Raises UsageError for an impossible request, NotRunnable for a missing device, a time-out or too little memory,
     CheckFailed when the model fails, crashes or returns NaN.
@@ -60,9 +56,8 @@ def measure(
     timed: list[JSON] = []
     traced: dict[Level, list[JSON]] = {level: [] for level in wanted if level != "model"}
     unavailable: dict[Level, str] = {}
-    plan = {level: sessions if level == "model" else -(-2 * sessions // 3) for level in wanted}
     for i in range(sessions):
-        deeper = [level for level in wanted if level != "model" and i < plan[level] and level not in unavailable]
+        deeper = [level for level in wanted if level != "model" and level not in unavailable]
         say(f"{variant}: session {i + 1} of {sessions}, {', '.join(['model', *deeper])}")
         more = {"levels": deeper, "traced_calls": min(task.protocol.calls, _TRACED_CALLS)}
         result = run_session(task, [chosen], "levels", i, task.protocol.calls, more=more)
@@ -72,7 +67,28 @@ def measure(
                 unavailable[level] = result["levels"][level]["unavailable"]
             else:
                 traced[level].append(result["levels"][level])
-    return _assemble(task, variant, timed, traced, unavailable, started_at)
+    if "kernel" in traced and task.device != "cpu":
+        _settle_parents(task, chosen, traced["kernel"], say)
+    measurement = _assemble(task, variant, timed, traced, unavailable, started_at)
+    if not instructions:
+        return measurement
+    exact = count_instructions(task, measurement.cpu_latency["p50"].value, say)
+    return replace(measurement, counters=(*measurement.counters, exact))
+
+
+def _settle_parents(task: Task, chosen: Variant, results: list[JSON], say: Progress) -> None:
+    """Where times do not say who called whom, run once more with every launch serialised, for the parents alone."""
+    first = structure(Summary, results[0]["summary"]) if results else None
+    if first is None or not first.ambiguous:
+        return
+    say(f"{chosen.name}: {first.ambiguous} spans overlap; once more with serialised launches, for their parents")
+    serial_task = replace(task, env={**task.env, "CUDA_LAUNCH_BLOCKING": "1"})
+    more = {"levels": ["kernel"], "traced_calls": 3}
+    result = run_session(serial_task, [chosen], "levels", 0, 3, more=more)["levels"]["kernel"]
+    spans, lost = adopt_parents(first.spans, structure(Summary, result["summary"]).spans)
+    remark = f"parents of kernels are those of a run with CUDA_LAUNCH_BLOCKING=1; {lost} spans were not in it"
+    settled = replace(first, spans=spans, ambiguous=lost, remarks=(*first.remarks, remark))
+    results[0]["summary"] = to_json(settled)
 
 
 def _ordered(levels: Iterable[str]) -> list[Level]:
@@ -95,16 +111,15 @@ def _assemble(
     digests = [one["variants"][0]["digest"] for one in timed]
     runs = [LevelRun("model", sessions, None)]
     summaries: dict[Level, list[Summary]] = {}
-    spans: tuple[Span, ...] = (model_span(sessions[0], task.name),)
     clock: Literal["wall", "cpu"] = "cpu" if task.device == "cpu" else "wall"
     for level, results in traced.items():
         if not results:
             continue
-        runs.append(
-            LevelRun(level, tuple(structure(Session, r["session"]) for r in results), _overhead(results, clock))
-        )
+        pairs = [(structure(Session, r["session"]), structure(Session, r["untraced"])) for r in results]
+        runs.append(LevelRun(level, tuple(traced for traced, _ in pairs), overhead(pairs, clock)))
         summaries[level] = [structure(Summary, r["summary"]) for r in results]
-        spans = summaries[level][0].spans
+    firsts = {level: found[0] for level, found in summaries.items()}
+    merged = merged_call(model_span(sessions[0], task.name), sessions[0], firsts, f"application of {task.name}")
     mean = _percentiles([session.wall_s for session in sessions])
     cover, rest = _cover(traced.get("operator", ()), summaries.get("operator", []), unavailable)
     batch = task.dims.get("B", 1)
@@ -123,10 +138,12 @@ def _assemble(
         operators=_mean_operators(summaries.get("operator", [])),
         operators_cover=cover,
         rest=rest,
-        spans=spans,
+        spans=merged.spans,
         output_digest=digests[0],
         environment=environment(task, timed[0]["allocator"], started_at),
         warnings=tuple(_warnings(task, runs, digests, unavailable, summaries)),
+        stages=stages(sessions, summaries.get("application", [])),
+        counters=counters(summaries.get("hardware", [])),
     )
 
 
@@ -139,16 +156,6 @@ def _percentiles(sessions: Sequence[Sequence[float]]) -> dict[str, Interval]:
         "trimmed_mean": lambda a: trimmed_mean(a.tolist()),
     }
     return {name: hierarchical_interval(sessions, function) for name, function in statistic.items()}
-
-
-def _overhead(results: Sequence[JSON], clock: Literal["wall", "cpu"]) -> Interval:
-    """How much longer traced calls took than the untraced calls beside them: the median over pairs, less 1."""
-    pairs = []
-    for result in results:
-        traced, untraced = structure(Session, result["session"]), structure(Session, result["untraced"])
-        both = zip(clocked(traced, clock), clocked(untraced, clock), strict=True)
-        pairs.append([a / b - 1.0 for a, b in both])
-    return hierarchical_interval(pairs, lambda a: float(np.median(a)))
 
 
 def _cover(
@@ -243,4 +250,5 @@ def _warnings(
     for level, found in summaries.items():
         if found[0].ambiguous:
             warnings.append(f"{found[0].ambiguous} spans of the {level} level have no unique parent by their times")
+        warnings += found[0].remarks
     return warnings
