@@ -1,30 +1,51 @@
 """The stages in their order. The only room that knows all of them; records go to the store as they come."""
 
+from gnomon.pipeline.analyzing import analyze, sweep_batches
 from gnomon.pipeline.breakeven import break_even, stored_break_even
 from gnomon.pipeline.calibrating import LEAST_CALIBRATION_S, calibrate, stored_calibration
+from gnomon.pipeline.characterizing import characterize_gcn
+from gnomon.pipeline.comparing import (
+    check_same,
+    compare,
+    compare_stored,
+    compare_tasks,
+    load_baseline,
+    save_baseline,
+    stored_measurement,
+)
 from gnomon.pipeline.examining import Plan, examine, recall, write
 from gnomon.pipeline.forecasting import forecast_everywhere, sweep_task
+from gnomon.pipeline.importing import import_trace
 from gnomon.pipeline.loading import load_test, max_qps
-from gnomon.pipeline.measuring import capture, compare, compare_stored, measure, this_machine
+from gnomon.pipeline.measuring import capture, measure, this_machine
 from gnomon.pipeline.sharpening import sharpen
 
 __all__ = [
     "LEAST_CALIBRATION_S",
     "Plan",
+    "analyze",
     "break_even",
     "calibrate",
     "capture",
+    "characterize_gcn",
+    "check_same",
     "compare",
     "compare_stored",
+    "compare_tasks",
     "examine",
     "forecast_everywhere",
+    "import_trace",
+    "load_baseline",
     "load_test",
     "max_qps",
     "measure",
     "recall",
+    "save_baseline",
     "sharpen",
     "stored_break_even",
     "stored_calibration",
+    "stored_measurement",
+    "sweep_batches",
     "sweep_task",
     "this_machine",
     "write",

@@ -369,7 +369,7 @@ class _Recorder(TorchDispatchMode):
                 flop=price.flop,
                 read_bytes=price.read_bytes,
                 written_bytes=price.written_bytes,
-                attributes=_attributes(values),
+                attributes=attributes(values),
             )
         )
         return result
@@ -469,7 +469,7 @@ def _operand(value: Any) -> Any:
     return value
 
 
-def _attributes(values: Mapping[str, Any]) -> dict[str, Any]:
+def attributes(values: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that are no tensors and not None, as plain values."""
     return {
         name: _plain(value)

@@ -342,7 +342,8 @@ def _inclusive(graph: OpGraph) -> _Inclusive:
             for sums, amount in zip(parts, (op.flop or 0.0, op.read_bytes, op.written_bytes), strict=True):
                 sums[path].append(amount)
             uncosted[path] += op.flop is None
-    return _Inclusive(*({path: math.fsum(v) for path, v in sums.items()} for sums in parts), dict(uncosted))
+    flop, read, written = ({path: math.fsum(v) for path, v in sums.items()} for sums in parts)
+    return _Inclusive(flop, read, written, dict(uncosted))
 
 
 def around(path: str) -> Iterator[str]:
