@@ -9,21 +9,26 @@ import pytest
 from gnomon.core.records import field_key
 from gnomon.spec import manifest
 from gnomon.spec.load import DEEPEST, LARGEST_FILE, MOST_NODES
+from gnomon.spec.matrix import expand, plan
 from gnomon.spec.resolve import resolve
-from gnomon.spec.task import Output, Protocol, Quality, Stage, Stages, Training
+from gnomon.spec.task import Output, Protocol, Quality, Scenario, Stage, Stages, Training
 
 PAGE = (Path(__file__).parents[2] / "docs" / "manifest.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 RECORDS = [
     manifest.Metadata, manifest.Source, manifest.Input, manifest.ModelSpec, manifest.Provided, manifest.DatasetSpec,
     manifest.Determinism, manifest.SoftwareSpec, manifest.Cpu, manifest.Accelerator, manifest.HardwareSpec,
-    manifest.TaskSpec, Output, Stage, Stages, Training, Quality, Protocol,
+    manifest.TaskSpec, manifest.Matrix, Output, Stage, Stages, Training, Quality, Protocol,
+    Scenario,
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", EXAMPLES, ids=["whole", "variant"])
+@pytest.mark.parametrize("text", EXAMPLES, ids=["whole", "variant", "matrix"])
 def test_the_examples_resolve(tmp_path, text):
     (tmp_path / "task.yaml").write_text(text)
+    if "matrix" in text:
+        assert len(plan(expand(tmp_path / "task.yaml"))) == 4
+        return
     assert resolve(tmp_path / "task.yaml").mode == ("training" if "extends" in text else "inference")
 
 

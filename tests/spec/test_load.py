@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from gnomon.core.errors import ManifestError
+from gnomon.core.errors import ManifestError, UnknownVersion
 from gnomon.spec.load import DEEPEST, LARGEST_FILE, SCREEN, load, parse, show
 from tests.spec.write import task, write
 
@@ -156,3 +156,24 @@ def test_a_version_without_quotes_says_how_to_write_it(tmp_path):
     document["metadata"]["version"] = 1.12
     with pytest.raises(ManifestError, match=r"metadata.version: wanted text, got 1.12. Put it in quotes"):
         load(write(tmp_path, "task.yaml", document)).manifest()
+
+
+@pytest.mark.parametrize("version", ["gnomon/v2", "gnomon/v99"])
+def test_a_manifest_of_a_later_format_says_which_is_read_and_to_upgrade(tmp_path, version):
+    path = write(tmp_path, "task.yaml", {**task(), "apiVersion": version, "new": "keys are not looked at"})
+    with pytest.raises(UnknownVersion) as caught:
+        load(path).manifest()
+    assert f"task.yaml:2: apiVersion: this manifest is written in {version}; this Gnomon" in str(caught.value)
+    assert "reads gnomon/v1. Upgrade Gnomon" in str(caught.value)
+    assert (caught.value.exit_code, caught.value.outcome) == (2, "unknown-version")
+
+
+def test_what_is_no_version_of_ours_is_a_wrong_value(tmp_path):
+    with pytest.raises(ManifestError, match="apiVersion: wanted 'gnomon/v1', got 'v1'"):
+        load(write(tmp_path, "task.yaml", {**task(), "apiVersion": "v1"})).manifest()
+
+
+def test_two_escapes_of_json_are_one_character_and_half_a_one_is_refused():
+    assert text_of(r'{"a": "\ud83d\ude00"}') == {"a": "\U0001f600"}
+    with pytest.raises(ManifestError, match=r"here.yaml:2: a: half of a character"):
+        text_of('\na: "\\ud83d"')

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnomon.core.errors import DamagedData, ManifestError, NotRunnable, UnknownName
+from gnomon.core.errors import (
+    DamagedData,
+    GnomonError,
+    ManifestError,
+    MissingReference,
+    NotRunnable,
+    ReferenceCycle,
+    UnknownName,
+    UnsatisfiedHardware,
+    VersionConflict,
+)
 from gnomon.core.records import from_json, to_json
 from gnomon.spec.find import task_names, tasks
 from gnomon.spec.resolve import explain, resolve
@@ -290,3 +300,48 @@ def test_explain_tells_each_decision(tmp_path):
     assert "dimension V = 2 (asked for)" in decisions
     assert "dimension F = 4 (task)" in decisions
     assert "code: gnomon.zoo.graph.gcn:build, part of gnomon" in decisions
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "code"),
+    [
+        ({"model": {"ref": "absent"}}, MissingReference, 2),
+        ({"model": {"file": "./absent.yaml"}}, MissingReference, 2),
+        ({"model": {"ref": "there@^9"}}, VersionConflict, 2),
+        ({"extends": {"file": "./task.yaml"}}, ReferenceCycle, 2),
+        ({"hardware": {"memory_gib": 999}}, UnsatisfiedHardware, 3),
+        ({"software": {"packages": ["no-such-package"]}}, NotRunnable, 3),
+    ],
+)
+def test_each_way_to_fail_has_its_own_class(tmp_path, spec, error, code):
+    write(tmp_path, "there.yaml", manifest("Model", "there", "1.0", **MODEL))
+    with pytest.raises(GnomonError) as caught:
+        resolve(small(tmp_path, **spec), host=HOST)
+    assert type(caught.value) is error
+    assert error.exit_code == code
+
+
+def test_two_manifests_of_one_version_are_a_conflict(tmp_path):
+    for seed in (1, 2):
+        write(tmp_path, f"m{seed}.yaml", manifest("Model", "m", "1.0", **MODEL, seed=seed))
+    with pytest.raises(VersionConflict, match=r"model m@1.0 is ambiguous: .*m1.yaml and .*m2.yaml differ"):
+        resolve(small(tmp_path, model={"ref": "m"}))
+
+
+def test_failures_of_several_kinds_take_the_class_that_they_share(tmp_path):
+    with pytest.raises(ManifestError) as caught:
+        resolve(small(tmp_path, model=MODEL, dataset={"ref": "absent"}, software={"env": {"LD_PRELOAD": "x"}}))
+    assert type(caught.value) is ManifestError
+
+
+def test_what_the_task_says_of_its_run_reaches_the_runner(tmp_path):
+    load = {"name": "server", "target_qps": 5.0, "latency_bound_s": 0.5}
+    resolved = resolve(small(tmp_path, scenario=load, trace_level="layer", metrics=["cpu_p50_s"]))
+    assert (resolved.scenario.name, resolved.scenario.target_qps, resolved.scenario.query_samples) == ("server", 5.0, 1)
+    assert (resolved.trace_level, resolved.metrics) == ("layer", ("cpu_p50_s",))
+    with pytest.raises(ManifestError, match=r"spec.scenario: scenario 'server' needs target_qps"):
+        resolve(small(tmp_path, scenario={"name": "server"}))
+    with pytest.raises(ManifestError, match=r"the metric .quality. wants quality.evaluate"):
+        resolve(small(tmp_path, metrics=["quality"]))
+    with pytest.raises(ManifestError, match=r"spec.metrics: wanted a value that is not empty"):
+        resolve(small(tmp_path, metrics=[]))

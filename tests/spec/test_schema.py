@@ -19,6 +19,13 @@ CHECK = {kind: Draft202012Validator(schema(kind)) for kind in KINDS}
 SAMPLES = [
     WHOLE,
     task(model={"ref": "a@^1"}, software={"file": "./s.yaml"}, extends={"ref": "b"}),
+    manifest(
+        "Task",
+        scenario={"name": "server", "target_qps": 5, "latency_bound_s": 0.5, "percentile": 0.9, "max_queries": 200},
+        trace_level="layer",
+        metrics=["cpu_p50_s"],
+        matrix={"model": [{"ref": "a"}, MODEL], "dtype": ["float64"], "dims": {"B": [1, 2]}},
+    ),
     manifest("Model", **MODEL, max_dims={"V": 9}, weights={"package": "a/b", "sha256": "0" * 64}),
     manifest(
         "Model",
@@ -27,6 +34,28 @@ SAMPLES = [
         stages={"preprocess": {"target": "a:b", "arguments": {"k": 1}}, "postprocess": {"code": "x"}},
     ),
     manifest("Dataset", examples="a:b", provides={"x": {"dtype": "int8", "shape": [1, "B"], "layout": "AB"}}),
+    manifest(
+        "ReferenceLog",
+        lock={"task": "a", "version": "1", "parts": {"task": "sha256:" + "0" * 64}, "target": "a", "dims": {"B": 1}},
+        device="cpu",
+        machine={"cpu": "x"},
+        software={"torch": "2.9"},
+        metrics={"latency_p50_s": {"value": 0.5, "unit": "s", "n": 3, "ci95": [0.4, 0.6], "samples": [0.5]}},
+        outputs=[
+            {
+                "name": "y",
+                "dtype": "float32",
+                "shape": [2, 0],
+                "digest": "sha256:" + "0" * 64,
+                "file": "y.npy",
+                "sha256": "0" * 64,
+                "atol": 0.1,
+                "rtol": 0,
+            },
+        ],
+        author="somebody",
+        date="2026-01-01",
+    ),
     manifest("Software", packages=["a"], determinism={"deterministic_algorithms": True}),
     manifest(
         "Hardware", cpu={"min_cores": 2}, accelerators=[{"vendor": "NVIDIA", "arch_min": "sm_80", "memory_gib": 8}]
@@ -63,7 +92,10 @@ VALUES = st.sampled_from(
 )
 CROSS_FIELD = ("exactly one of", "wants 'target'", "wants 'weights'", "to be a callable", "to be a class",
                "wants inputs named",
-               "go together", "a letter of its own",
+               "go together", "a letter of its own", "an empty matrix", "both in the task", "the metric 'quality'",
+               "'file' and 'sha256' go",
+               "needs target_qps", "belongs to scenario", "less than min_", "exclude each other", "may never be",
+               "belongs to scenarios",
                "same name", "below 'high'", "wanted 'model' (inline")  # fmt: skip
 
 

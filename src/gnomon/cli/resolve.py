@@ -14,6 +14,7 @@ from gnomon.cli._common import TaskChoice, json_option, print_json, with_task
 @click.option(
     "--check", "check_file", type=click.Path(path_type=Path), help="Compare with a lock; exit 1 if it differs."
 )
+@click.option("--matrix", is_flag=True, help="List the combinations of a task's matrix and which of them fit.")
 @click.option("--explain", is_flag=True, help="Print each decision: which file, which version, which size, why.")
 @json_option
 def command(
@@ -21,6 +22,7 @@ def command(
     search: tuple[Path, ...],
     lock_file: Path | None,
     check_file: Path | None,
+    matrix: bool,
     explain: bool,
     as_json: bool,
 ) -> None:
@@ -29,6 +31,9 @@ def command(
     from gnomon.spec import resolve
     from gnomon.spec.lock import check_lock, read_lock, write_lock
 
+    if matrix:
+        _list_matrix(choice, search, as_json)
+        return
     locked = read_lock(check_file) if check_file is not None else None
     resolution = resolve.explain(
         choice.name, dims=choice.dims, dtype=choice.dtype, mode=choice.mode, device=choice.device, trust=choice.trust,
@@ -52,3 +57,19 @@ def command(
         click.echo(f"  {'whole, with these sizes':24} {task.digest}")
     if locked is not None and (differences := check_lock(task, locked)):
         raise CheckFailed(f"{task.name} is not what {check_file} pins:\n" + "\n".join(differences))
+
+
+def _list_matrix(choice: TaskChoice, search: tuple[Path, ...], as_json: bool) -> None:
+    from gnomon.spec.matrix import expand
+
+    found = expand(
+        choice.name, trust=choice.trust, search=search, dims=choice.dims, dtype=choice.dtype, mode=choice.mode,
+        device=choice.device,
+    )  # fmt: skip
+    if as_json:
+        print_json(found)
+        return
+    for one in found:
+        words = " ".join(f"{key}={value}" for key, value in one.choices.items())
+        state = "fits" if one.task is not None else ("not here: " if one.fits else "does not fit: ") + str(one.why_not)
+        click.echo(f"{one.target}  {words}  {state}")

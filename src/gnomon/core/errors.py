@@ -66,6 +66,24 @@ class ManifestError(UsageError):
     """A manifest cannot be read or resolved; the message names the file and the key."""
 
 
+class MissingReference(ManifestError):
+    """A manifest refers to a manifest or a file that is not there."""
+
+
+class VersionConflict(ManifestError):
+    """No version of a manifest satisfies a constraint, or two different manifests claim one version."""
+
+
+class ReferenceCycle(ManifestError):
+    """Manifests that extend each other in a circle."""
+
+
+class UnknownVersion(ManifestError):
+    """A manifest is written in a version of the format that this Gnomon does not read."""
+
+    outcome = "unknown-version"
+
+
 class UnknownName(UsageError):
     """A name that is in no list; the message offers the nearest ones."""
 
@@ -75,6 +93,10 @@ class NotRunnable(GnomonError):
 
     exit_code = 3
     outcome = "not-runnable"
+
+
+class UnsatisfiedHardware(NotRunnable):
+    """This machine does not have what a manifest asks of the hardware."""
 
 
 class DamagedData(GnomonError):

@@ -135,9 +135,13 @@ def from_json(document: Any, wanted: type[T] | None = None) -> T:
     if cls is None:
         raise DamagedData(f"no record is called {kind!r}.{did_you_mean(kind, _RECORDS)}")
     if name != schema_name(cls):
-        outcome = "unknown-version" if schema_name(cls).split("/")[:2] == name.split("/")[:2] else None
-        advice = "it was written by another version"
-        raise DamagedData(f"wanted a record {schema_name(cls)!r}, got {name!r}; {advice}", outcome=outcome)
+        if schema_name(cls).split("/")[:2] != name.split("/")[:2]:
+            raise DamagedData(f"wanted a record {schema_name(cls)!r}, got {name!r}")
+        raise DamagedData(
+            f"wanted a record {schema_name(cls)!r}, the version that this Gnomon reads, got {name!r}; it was written "
+            "by another version of Gnomon. Upgrade Gnomon if that one is newer, or make the record again",
+            outcome="unknown-version",
+        )
     try:
         return structure(cls, document)
     except StructureError as error:

@@ -193,6 +193,7 @@ def _ready(task: Task, variant: Mapping[str, Any], warmup_s: float, clock: Clock
     from gnomon.measure.outputs import outputs_digest, refuse_nan
     from gnomon.measure.timing import warm_up
     from gnomon.workload import program as workload
+    from gnomon.workload.application import check_outputs
 
     begin = clock.wall_ns()
     program = workload.build(task, device=task.device)
@@ -204,6 +205,8 @@ def _ready(task: Task, variant: Mapping[str, Any], warmup_s: float, clock: Clock
         started.synchronize()
     called = clock.wall_ns()
     refuse_nan(outputs, variant["name"])
+    if task.mode == "inference" and variant["prepare"] is None:  # a recipe may answer in another dtype
+        check_outputs(task, outputs)
     digest = outputs_digest(outputs)
     del outputs
     warmup = warm_up(program.step, clock, warmup_s, started.synchronize)

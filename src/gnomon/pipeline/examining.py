@@ -84,7 +84,7 @@ def write(examination: Examination, out: Path) -> Path:
 
     out.mkdir(parents=True, exist_ok=True)
     write_trace(out / "trace.json", examination.measurement)
-    write_lock(examination.task, out / "task.lock")
+    write_lock(examination.task, out / "task.lock", examination.measurement.output_digest)
     return html.write(examination, out / "report.html")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from packaging.version import Version
 
-from gnomon.core.errors import ManifestError, UnknownName, did_you_mean
+from gnomon.core.errors import ManifestError, MissingReference, UnknownName, VersionConflict, did_you_mean
 from gnomon.spec.load import LARGEST_FILE, Loaded, load
 from gnomon.spec.manifest import Manifest
 
@@ -111,8 +111,8 @@ def _readable(files: Sequence[Path], name: str | None = None) -> tuple[list[Foun
 def find(kind: str, reference: str, folder: Path | None = None, search: Sequence[Path] = ()) -> Found:
     """The manifest that `name@constraint` means: of `kind`, the highest version that satisfies the constraint.
 
-    Raises UnknownName when there is none of that name, ManifestError when it is of another kind, when no version
-    satisfies, or when two different manifests claim the same name and version.
+    Raises UnknownName when there is none of that name, ManifestError when it is of another kind, VersionConflict when
+    no version satisfies, or when two different manifests claim the same name and version.
     """
     name, _, constraint = reference.partition("@")
     files = manifest_files(folder, search)
@@ -130,12 +130,12 @@ def find(kind: str, reference: str, folder: Path | None = None, search: Sequence
     satisfying = [f for f in of_kind if satisfies(f.manifest, constraint)]
     if not satisfying:
         have = ", ".join(sorted({f.manifest.metadata.version for f in of_kind}, key=Version))
-        raise ManifestError(f"no version of {kind.lower()} {name!r} satisfies {constraint!r}; there are: {have}")
+        raise VersionConflict(f"no version of {kind.lower()} {name!r} satisfies {constraint!r}; there are: {have}")
     best = max(Version(f.manifest.metadata.version) for f in satisfying)
     candidates = [f for f in satisfying if Version(f.manifest.metadata.version) == best]
     if len({f.manifest.digest for f in candidates}) > 1:
         places = " and ".join(str(f.path) for f in candidates)
-        raise ManifestError(
+        raise VersionConflict(
             f"{kind.lower()} {name}@{best} is ambiguous: {places} differ. Give one of them another version, "
             f"or pin it as {name}@{candidates[0].manifest.digest}"
         )
@@ -205,7 +205,8 @@ def _upper(operator: str, wanted: Version) -> str:
 def inside(folder: Path, relative: str) -> Path:
     """The file `relative` to `folder`, which must lie in that folder when all symbolic links are followed.
 
-    Raises ManifestError for an absolute path, '..', a backslash, a link that leaves the folder, and what is no file.
+    Raises ManifestError for an absolute path, '..', a backslash, a link that leaves the folder, and a folder;
+    MissingReference when there is no such file.
     """
     pure = PurePosixPath(relative)
     if pure.is_absolute() or PureWindowsPath(relative).drive or "\\" in relative or ".." in pure.parts:
@@ -221,5 +222,5 @@ def inside(folder: Path, relative: str) -> Path:
         raise ManifestError(f"{relative!r} is a folder; wanted a file")
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise ManifestError(f"there is no file {relative!r} in {folder.resolve()}.{near}")
+        raise MissingReference(f"there is no file {relative!r} in {folder.resolve()}.{near}")
     return path

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gnomon.core.errors import ManifestError
+from gnomon._version import __version__
+from gnomon.core.errors import ManifestError, UnknownVersion
 from gnomon.core.records import Problem, StructureError
-from gnomon.spec.manifest import Manifest, read
+from gnomon.spec.manifest import API_VERSION, Manifest, read
 
 LARGEST_FILE = 256 * 1024  # bytes; the longest manifest we know has 5,000
 DEEPEST = 32
@@ -68,7 +69,13 @@ class Loaded:
         return f"{self.at(problem.path)}: {where}: {message}"
 
     def manifest(self) -> Manifest:
-        """The document as a manifest. Raises ManifestError with every problem."""
+        """The document as a manifest. Raises ManifestError with every problem, UnknownVersion for another format."""
+        version = self.document.get("apiVersion") if isinstance(self.document, Mapping) else None
+        if isinstance(version, str) and version != API_VERSION and re.fullmatch(r"gnomon/v[0-9]{1,9}", version):
+            raise UnknownVersion(
+                f"{self.at(('apiVersion',))}: apiVersion: this manifest is written in {version}; this Gnomon "
+                f"({__version__}) reads {API_VERSION}. Upgrade Gnomon, or ask its author for one in {API_VERSION}"
+            )
         try:
             return read(self.document)
         except StructureError as error:
@@ -257,7 +264,7 @@ class Builder:
         text = event.value
         plain = event.style is None and tag in ("", "!")
         if tag == "tag:yaml.org,2002:str" or tag == "!" or not (plain or tag):
-            return unicodedata.normalize("NFC", text)
+            return self._text(event, place, text)
         if _NULL.fullmatch(text):
             return None
         if text in _BOOL:
@@ -278,11 +285,20 @@ class Builder:
         elif _NOT_FINITE.fullmatch(text):
             problem = f"{text} is no number that a manifest can hold; leave the key out for 'not known'"
         else:
-            return unicodedata.normalize("NFC", text)
+            return self._text(event, place, text)
         if problem:
             self.lines[place] = line
             raise self._stop(event, f"{_dotted(place)}{problem}")
         return value
+
+    def _text(self, event: Any, place: Place, text: str) -> str:
+        """A text in normal form C. JSON writes what lies beyond U+FFFF as two escapes, which are one character."""
+        if not text.isascii():
+            try:
+                text = text.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                raise self._stop(event, f"{_dotted(place)}half of a character, such as '\\ud800' alone") from None
+        return unicodedata.normalize("NFC", text)
 
 
 def _place_lines(lines: dict[Place, int], key: str | int, node: _Node, event: Any) -> None:

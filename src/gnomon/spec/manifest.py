@@ -1,4 +1,4 @@
-"""The five kinds of manifest as frozen records: what may stand in a file, key by key. Reading them runs no code.
+"""The kinds of manifest as frozen records: what may stand in a file, key by key. Reading them runs no code.
 
 After DLSpec (Dakkak et al., OpML 2020, arXiv:2002.11262): a task and its model, dataset, software and hardware are
 separate, versioned documents. `docs/manifest.md` explains every key.
@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 
 from gnomon.core.digest import digest
 from gnomon.core.errors import did_you_mean
-from gnomon.core.records import NOT_EMPTY, POSITIVE, Problem, StructureError, structure, to_json
+from gnomon.core.records import NOT_EMPTY, NOT_NEGATIVE, POSITIVE, Problem, StructureError, structure, to_json
 from gnomon.spec.grammar import (
     ARCHITECTURE,
     ARGUMENT,
+    DIGEST,
     DIM,
     ENV_NAME,
     INPUT,
@@ -26,22 +27,27 @@ from gnomon.spec.grammar import (
     TARGET,
     VERSION,
 )
+from gnomon.spec.lock import Lock
 from gnomon.spec.task import (
     Axis,
     Dtype,
     FloatDtype,
+    Metric,
     Mode,
     Output,
     Protocol,
     Quality,
+    Scenario,
     Size,
     Stages,
+    TraceLevel,
     Training,
     check_layout,
 )
 
 API_VERSION = "gnomon/v1"
-Kind = Literal["Task", "Model", "Dataset", "Software", "Hardware"]
+ASPECTS = ("model", "dataset", "software", "hardware")
+Kind = Literal["Task", "Model", "Dataset", "Software", "Hardware", "ReferenceLog"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +225,28 @@ class HardwareSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Matrix:
+    """Alternatives: parts by aspect, dtypes, and sizes of a dimension. An aspect without any is not varied."""
+
+    model: tuple[Reference | PartFile | ModelSpec, ...] = ()
+    dataset: tuple[Reference | PartFile | DatasetSpec, ...] = ()
+    software: tuple[Reference | PartFile | SoftwareSpec, ...] = ()
+    hardware: tuple[Reference | PartFile | HardwareSpec, ...] = ()
+    dtype: tuple[FloatDtype, ...] = ()
+    dims: Mapping[Annotated[str, DIM], Annotated[tuple[Size, ...], NOT_EMPTY]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not any((self.model, self.dataset, self.software, self.hardware, self.dtype, self.dims)):
+            raise ValueError("an empty matrix: wanted alternatives of " + ", ".join((*ASPECTS, "dtype", "dims")))
+
+
+@dataclass(frozen=True, slots=True)
 class TaskSpec:
     """A task: its four parts, each inline, by `ref` or by `file`, and how it is run, judged and measured.
 
     extends: another task whose keys hold where this one says nothing; tables are merged key by key, parts are not.
+    matrix: several alternatives, each combination of which is a task (see `spec.matrix`). scenario: its load.
+    trace_level: how deep `gnomon run` looks when it is not told. metrics: what a reference log keeps.
     """
 
     model: Reference | PartFile | ModelSpec | None = None
@@ -237,11 +261,75 @@ class TaskSpec:
     training: Training | None = None
     quality: Quality = field(default_factory=Quality)
     protocol: Protocol = field(default_factory=Protocol)
+    scenario: Scenario | None = None
+    trace_level: TraceLevel = "model"
+    metrics: Annotated[tuple[Metric, ...], NOT_EMPTY] = ("latency_p50_s",)
     extends: Reference | PartFile | None = None
+    matrix: Matrix | None = None
 
     def __post_init__(self) -> None:
-        if self.model is None and self.extends is None:
+        if self.model is None and self.extends is None and not (self.matrix and self.matrix.model):
             raise ValueError("wanted 'model' (inline, {ref: name@constraint} or {file: ./model.yaml}), or 'extends'")
+        for aspect in ASPECTS if self.matrix else ():
+            if getattr(self, aspect) is not None and getattr(self.matrix, aspect):
+                raise ValueError(f"{aspect!r} stands both in the task and in its matrix; one of them is meant")
+        if "quality" in self.metrics and self.quality.evaluate is None and self.extends is None:
+            raise ValueError("the metric 'quality' wants quality.evaluate and quality.metric")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A metric as the author of a log got it. samples: one value per session (fresh process), in the unit.
+
+    tolerance: how far a new value may lie on the worse side of this one, in the unit; None where times are compared,
+    by the interval of their ratio.
+    """
+
+    value: float
+    unit: str
+    n: Annotated[int, POSITIVE]
+    ci95: tuple[float, float] | None = None
+    samples: tuple[float, ...] = ()
+    higher_is_better: bool = False
+    tolerance: Annotated[float, NOT_NEGATIVE] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """An output as the author got it. digest: of its bits. file: its values (.npy) beside the log, with their SHA-256.
+
+    With a file |new - expected| <= atol + rtol |expected| is asked of every value, without one the same bits.
+    """
+
+    name: Annotated[str, NOT_EMPTY]
+    dtype: Dtype
+    shape: tuple[Annotated[int, NOT_NEGATIVE], ...]
+    digest: Annotated[str, DIGEST]
+    file: Annotated[str, NOT_EMPTY] | None = None
+    sha256: Annotated[str, SHA256] | None = None
+    atol: Annotated[float, NOT_NEGATIVE] = 0.0
+    rtol: Annotated[float, NOT_NEGATIVE] = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.file is None) != (self.sha256 is None):
+            raise ValueError("'file' and 'sha256' go together")
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceLogSpec:
+    """What an author got: of which task (its lock), on which machine, with which software, and the results.
+
+    machine: facts, as `gnomon doctor` tells them; device: where the task ran. software: package -> version.
+    """
+
+    lock: Lock
+    device: Annotated[str, NOT_EMPTY]
+    machine: Mapping[str, Any]
+    software: Mapping[str, str]
+    metrics: Mapping[Metric, Result]
+    outputs: tuple[Expected, ...]
+    author: str
+    date: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,12 +392,21 @@ class HardwareManifest(Manifest):
     spec: HardwareSpec
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceLog(Manifest):
+    """What an author got."""
+
+    kind: Literal["ReferenceLog"]
+    spec: ReferenceLogSpec
+
+
 KINDS: dict[str, type[Manifest]] = {
     "Task": TaskManifest,
     "Model": ModelManifest,
     "Dataset": DatasetManifest,
     "Software": SoftwareManifest,
     "Hardware": HardwareManifest,
+    "ReferenceLog": ReferenceLog,
 }
 
 

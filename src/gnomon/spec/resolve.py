@@ -8,13 +8,25 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from gnomon.core.digest import digest, file_digest
-from gnomon.core.errors import DamagedData, GnomonError, ManifestError, NotRunnable, UnknownName, did_you_mean
+from gnomon.core.errors import (
+    DamagedData,
+    GnomonError,
+    ManifestError,
+    MissingReference,
+    NotRunnable,
+    ReferenceCycle,
+    UnknownName,
+    UnsatisfiedHardware,
+    did_you_mean,
+)
 from gnomon.core.records import Problem
 from gnomon.spec import adopt, task
 from gnomon.spec.code import locate, why_not_inline
+from gnomon.spec.combine import chosen, combinations
 from gnomon.spec.find import Found, find, inside, task_names
 from gnomon.spec.grammar import LARGEST_SIZE, REFERENCE, TARGET
 from gnomon.spec.load import Loaded, load, show
+from gnomon.spec.lock import Lock
 from gnomon.spec.manifest import (
     DatasetSpec,
     HardwareSpec,
@@ -33,6 +45,7 @@ from gnomon.spec.shapes import unify
 from gnomon.spec.trust import is_trusted
 
 _MERGED = ("dims", "quality", "protocol", "training")  # tables that `extends` merges key by key
+_SUFFIXES = (".yaml", ".yml", ".json")
 _DEVICE = re.compile(r"(cpu|mps|(cuda|xpu)(:[0-9]{1,3})?)")
 
 
@@ -56,13 +69,16 @@ def resolve(
     host: Mapping[str, Any] | None = None,
 ) -> task.Task:
     """The task that `target` means: a manifest's path, a task's name (`name@constraint`), a configuration of
-    transformers (`config.json`, or the folder that it is in), or `package.module:callable`.
+    transformers (`config.json`, or the folder that it is in), or `package.module:callable`. Of a task with a matrix,
+    `target#2` is the second combination.
 
     dims: sizes by name, over those of the manifest. dtype, mode: instead of the manifest's. device: where it will run.
     trust: code beside the manifest may be named. search: further folders with manifests. host: facts of the machine as
     in `spec.require.facts`; this machine when None.
     Raises one error that lists all that is wrong: ManifestError (exit code 2), else DamagedData for a file whose
-    SHA-256 differs (4), else NotRunnable for what this machine lacks (3). UnknownName when no task is called so.
+    SHA-256 differs (4), else NotRunnable for what this machine lacks (3). When nothing else is wrong it is one of
+    MissingReference, VersionConflict, ReferenceCycle (all 2) and UnsatisfiedHardware (3). UnknownName when no task is
+    called so.
     """
     return explain(
         target, dims=dims, dtype=dtype, mode=mode, device=device, trust=trust, search=search, host=host
@@ -84,6 +100,29 @@ def explain(
     resolver = _Resolver(trust, tuple(search), host)
     resolver.options(dtype, mode, device)
     return Resolution(resolver.assemble(target, dict(dims or {}), dtype, mode, device), tuple(resolver.decisions))
+
+
+def task_spec(target: str | Path, *, trust: bool = False, search: Sequence[Path] = ()) -> TaskSpec:
+    """What the manifest of a task says, merged over those that it extends; no part is followed.
+
+    Raises ManifestError, and UnknownName when no task is called so.
+    """
+    resolver = _Resolver(trust, tuple(search), None)
+    return resolver.extended(*resolver.opened(target))[0]
+
+
+def resolve_lock(lock: Lock, *, trust: bool = False, host: Mapping[str, Any] | None = None) -> task.Task:
+    """The task that a lock describes, as it is now; `check_lock` says what changed. Raises as `resolve` does."""
+    return resolve(
+        Path(lock.target) if Path(lock.target).is_absolute() else lock.target,
+        dims=lock.dims,
+        dtype=lock.dtype,
+        mode=lock.mode,
+        device=lock.device,
+        trust=trust,
+        search=[Path(folder) for folder in lock.search],
+        host=host,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +180,10 @@ class _Resolver:
     def stop_if_failed(self) -> None:
         """One error for all failures; its class is that of the gravest."""
         for kind in (ManifestError, DamagedData, NotRunnable):
-            if any(failed is kind for failed, _ in self.failures):
-                raise kind(show(list(dict.fromkeys(message for _, message in self.failures))))
+            found = {failed for failed, _ in self.failures if issubclass(failed, kind)}
+            if found:
+                one = found.pop() if len(found) == 1 else kind
+                raise one(show(list(dict.fromkeys(message for _, message in self.failures))))
 
     # -- manifests -----------------------------------------------------------------------------------------------
 
@@ -151,7 +192,7 @@ class _Resolver:
         path = Path(target)
         if (path / "config.json").is_file():  # what a download of a model looks like
             path = path / "config.json"
-        if isinstance(target, Path) or path.suffix in (".yaml", ".yml", ".json") or path.is_dir() or "/" in text:
+        if _is_file(target):
             loaded = load(path)
             if isinstance(loaded.document, Mapping) and "apiVersion" not in loaded.document and path.suffix == ".json":
                 loaded = replace(loaded, document=adopt.from_huggingface(loaded.document, path), lines={})
@@ -186,7 +227,10 @@ class _Resolver:
             manifest = loaded.manifest()
         except GnomonError as error:
             first, *rest = str(error).splitlines()
-            raise ManifestError("\n".join([f"{where}: {first}", *rest])) from error
+            told = type(error) if isinstance(error, ManifestError) else ManifestError
+            if isinstance(error, UnknownName):
+                told = MissingReference
+            raise told("\n".join([f"{where}: {first}", *rest])) from error
         if manifest.kind != kind:
             raise ManifestError(f"{where}: wanted a {kind}, {part.file} is a {manifest.kind}")
         return Found(manifest, loaded, "named by its path")
@@ -201,7 +245,7 @@ class _Resolver:
             found = self.follow("Task", current.spec.extends, here.path.parent, where)
             if found.path.resolve() in chain:
                 names = " -> ".join(p.name for p in [*chain, found.path])
-                raise ManifestError(f"{where}: a cycle: {names}")
+                raise ReferenceCycle(f"{where}: a cycle: {names}")
             self.decide(f"extends: {found.manifest.identity} from {found.path}, {found.why}")
             self.lock[f"extends:{found.manifest.metadata.name}"] = found.manifest.digest
             chain.append(found.path.resolve())
@@ -218,18 +262,35 @@ class _Resolver:
         spec: TaskSpec = replace(loaded, document=whole).manifest().spec
         return spec, origin
 
-    def part(self, kind: str, value: Any, loaded: Loaded) -> _Part | None:
+    def combined(
+        self, spec: TaskSpec, number: int | None, loaded: Loaded
+    ) -> tuple[TaskSpec, dict[str, tuple[str | int, ...]]]:
+        """The task that one combination of its matrix is, and where each part that it takes stands."""
+        where = f"{loaded.at(('spec', 'matrix'))}: spec.matrix"
+        if spec.matrix is None:
+            raise ManifestError(f"{loaded.path}: the task has no matrix, so no combination {number}")
+        choices = combinations(spec.matrix)
+        if number is None:
+            raise ManifestError(
+                f"{where}: {len(choices)} combinations, and one is wanted: name it as {loaded.path}#1. "
+                "gnomon resolve --matrix lists them"
+            )
+        if not 1 <= number <= len(choices):
+            raise ManifestError(f"{where}: wanted a combination from 1 to {len(choices)}, got {number}")
+        self.decide(f"matrix: combination {number} of {len(choices)}")
+        return chosen(spec, choices[number - 1])
+
+    def part(self, kind: str, value: Any, loaded: Loaded, place: tuple[str | int, ...]) -> _Part | None:
         """A part of the task in `loaded`; an inline one goes by the name and version of that task."""
         key = kind.lower()
         if value is None:
             return None
-        place = ("spec", key)
         if isinstance(value, Reference | PartFile):
-            where = f"{loaded.at(place)}: spec.{key}"
+            where = f"{loaded.at(place)}: {Problem(place, '').where}"
             try:
                 found = self.follow(kind, value, loaded.path.parent, where)
             except ManifestError as error:
-                self.fail(ManifestError, str(error))
+                self.fail(type(error), str(error))
                 return None
             self.decide(f"{key}: {found.manifest.identity} from {found.path}, {found.why}")
             own = found.manifest.metadata
@@ -246,14 +307,20 @@ class _Resolver:
     def assemble(
         self, target: str | Path, overrides: dict[str, int], dtype: str | None, mode: str | None, device: str
     ) -> task.Task:
+        target, combination = _combination(target)
         loaded, manifest = self.opened(target)
         meta = manifest.metadata
         self.lock["task"] = manifest.digest
         spec, origin = self.extended(loaded, manifest)
+        places: dict[str, tuple[str | int, ...]] = {}
+        if spec.matrix is not None or combination is not None:
+            spec, places = self.combined(spec, combination, loaded)
+            origin |= dict.fromkeys(places, origin.get("matrix", loaded))
+            self.lock["task"] = spec_digest("Task", meta.name, meta.version, spec)
 
         def part(kind: str) -> _Part | None:
             key = kind.lower()
-            return self.part(kind, getattr(spec, key), origin.get(key, loaded))
+            return self.part(kind, getattr(spec, key), origin.get(key, loaded), places.get(key, ("spec", key)))
 
         model, dataset, software, hardware = part("Model"), part("Dataset"), part("Software"), part("Hardware")
         if model is None:  # nothing can be said about sizes without it
@@ -292,6 +359,11 @@ class _Resolver:
             trusted=self.trust,
             deterministic=exact.deterministic_algorithms,
             tf32=exact.tf32,
+            scenario=spec.scenario,
+            trace_level=spec.trace_level,
+            metrics=spec.metrics,
+            named=_named(target, loaded) + (f"#{combination}" if combination is not None else ""),
+            search=tuple(str(folder.resolve()) for folder in self.search),
         )
 
     def sizes(
@@ -374,7 +446,7 @@ class _Resolver:
                     self.decide("software: everything that it names is installed")
         if hardware is not None and hardware.spec != HardwareSpec():
             missing = missing_hardware(hardware.spec, self.host if self.host is not None else _this_host())
-            self.failures += [(NotRunnable, f"{hardware.where(key)}: {text}") for key, text in missing]
+            self.failures += [(UnsatisfiedHardware, f"{hardware.where(key)}: {text}") for key, text in missing]
             if not missing:
                 self.decide("hardware: this machine meets every predicate")
 
@@ -525,6 +597,24 @@ def _package_file(text: str) -> Path:
     if files and inner not in files:
         raise ManifestError(f"{name} {distribution.version} has no file {inner!r}.{did_you_mean(inner, files)}")
     return inside(Path(str(distribution.locate_file(""))), inner)
+
+
+def _named(target: str | Path, loaded: Loaded) -> str:
+    """What resolves into the same task from any folder: a name and a callable as they are, a file by its path."""
+    return str(loaded.path.resolve()) if _is_file(target) else str(target)
+
+
+def _is_file(target: str | Path) -> bool:
+    path = Path(target)
+    return isinstance(target, Path) or path.suffix in _SUFFIXES or path.is_dir() or "/" in str(target)
+
+
+def _combination(target: str | Path) -> tuple[str | Path, int | None]:
+    """'task.yaml#2' as the target and the number of a combination of its matrix."""
+    match = re.fullmatch(r"(.+)#([0-9]{1,6})", str(target))
+    if match is None or Path(target).exists():
+        return target, None
+    return type(target)(match[1]), int(match[2])
 
 
 def _stages(spec: ModelSpec) -> dict[str, task.Stage]:

@@ -17,7 +17,11 @@ BEYOND = (
     "a stage has exactly one of 'target' and 'code'",
     "an input's 'low' lies below its 'high'",
     "quality has 'evaluate' and 'metric' both or not at all",
-    "a task has 'model' or 'extends'",
+    "a task has 'model', 'extends' or a matrix of models",
+    "a matrix is not empty, and no part stands both in the task and in its matrix",
+    "the metric 'quality' wants a quality that can be evaluated",
+    "the keys of a scenario fit its name and each other",
+    "an expected output has 'file' and 'sha256' both or not at all",
     "a whole number is not written with a decimal point (4, not 4.0)",
 )
 

@@ -17,6 +17,10 @@ FloatDtype = Literal["float64", "float32", "float16", "bfloat16"]
 Size = Annotated[int, SIZE]
 Axis = Size | Annotated[str, DIM]
 Mode = Literal["inference", "training"]
+TraceLevel = Literal["model", "layer", "operator", "kernel"]
+Metric = Literal[
+    "latency_p50_s", "latency_p90_s", "latency_p99_s", "latency_mean_s", "cpu_p50_s", "throughput_per_s", "quality"
+]
 ScenarioName = Literal["single-stream", "multi-stream", "server", "offline", "training-steps"]
 _SHARE = Constraint(
     "a share between 0 and 1, both excluded (0.99 is the 99th percentile)",
@@ -215,13 +219,13 @@ class Scenario:
             raise ValueError(f"latency_bound_s belongs to scenario 'server'; this is {self.name!r}")
         if self.target_qps is not None and self.name not in ("server", "offline"):
             raise ValueError(f"target_qps belongs to scenarios 'server' and 'offline'; this is {self.name!r}")
+        targets = [key for key in ("target_quality", "target_loss") if getattr(self, key) is not None]
         for key, least, most in (
             ("queries", self.min_queries, self.max_queries),
             ("duration_s", self.min_duration_s, self.max_duration_s),
         ):
-            if most is not None and most < least:
+            if most is not None and most < least and not targets:  # with a target there is no least
                 raise ValueError(f"max_{key} is {most}, less than min_{key}, {least}")
-        targets = [key for key in ("target_quality", "target_loss") if getattr(self, key) is not None]
         if targets and self.name != "training-steps":
             raise ValueError(f"{targets[0]} belongs to scenario 'training-steps'; this is {self.name!r}")
         if len(targets) == 2:
@@ -248,7 +252,9 @@ class Task:
     digest: identity of the task with all its parts. lock: part -> digest. trusted: code outside installed packages may
     be imported from `folder`, the folder of the manifest. env: variables of the process that runs the model.
     deterministic: only algorithms that give the same bits each time. tf32: float32 products on a GPU may use TF32.
-    scenario: the load that the manifest asks for; None leaves it to the command.
+    scenario: the load that the manifest asks for; None leaves it to the command. trace_level: how deep a measurement
+    looks when nobody says. metrics: what a reference log keeps, 'quality' is the task's own metric. named, search: what
+    was given to `resolve`, with files and folders as absolute paths; no part of the identity.
     """
 
     name: str
@@ -273,3 +279,7 @@ class Task:
     deterministic: bool = False
     tf32: bool = False
     scenario: Scenario | None = None
+    trace_level: TraceLevel = "model"
+    metrics: tuple[Metric, ...] = ("latency_p50_s",)
+    named: str = ""
+    search: tuple[str, ...] = ()
