@@ -15,17 +15,15 @@ from gnomon.cli._common import TaskChoice, json_option, print_json, store_option
 @json_option
 def command(choice: TaskChoice, level: str, out: Path | None, store_url: str | None, as_json: bool) -> None:
     """Trace one call of TASK down to a level and write it in the Chrome trace format (open it in ui.perfetto.dev)."""
-    from typing import cast
-
     from gnomon import pipeline
     from gnomon.cli._progress import Progress
-    from gnomon.measure.record import Level
+    from gnomon.measure.record import LEVELS
     from gnomon.report.trace import write_trace
     from gnomon.store.store import open_store
 
     task = choice.resolve()
     path = out or Path(f"{task.name}-trace.json")
-    levels: tuple[Level, ...] = ("model", cast(Level, level))
+    levels = LEVELS[LEVELS.index("model") : LEVELS.index(level) + 1]  # each gives the merged call its own times
     with (
         open_store(store_url).begin("trace", {"level": level}, task=task.name, task_digest=task.digest) as run,
         Progress(f"tracing {task.name}") as progress,

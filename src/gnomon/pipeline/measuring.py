@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 
-from gnomon.core.errors import DamagedData
 from gnomon.devices.device import Device
-from gnomon.measure.record import Comparison, Level, Measurement
-from gnomon.pipeline._artifacts import artifacts
+from gnomon.measure.record import Level, Measurement
 from gnomon.pipeline._progress import Progress, silent
-from gnomon.report.stored import StoredComparison, compare_measurements
 from gnomon.spec.task import Task
-from gnomon.store.store import Run, Store
+from gnomon.store.store import Run
 from gnomon.workload.graph import OpGraph
 
 
@@ -37,39 +34,12 @@ def measure(
     *,
     levels: Sequence[Level] = ("model", "layer", "operator"),
     sessions: int | None = None,
+    instructions: bool = False,
     progress: Progress = silent,
 ) -> Measurement:
-    """The task's times on this machine, level by level."""
+    """The task's times on this machine, level by level. instructions: count those under valgrind, too."""
     from gnomon.measure.run import measure
 
-    measurement = measure(task, levels=levels, sessions=sessions, progress=progress)
+    measurement = measure(task, levels=levels, sessions=sessions, instructions=instructions, progress=progress)
     run.add(measurement)
     return measurement
-
-
-def compare(
-    task: Task, run: Run, recipes: Sequence[str], *, sessions: int | None = None, progress: Progress = silent
-) -> Comparison:
-    """The plain task and recipes on it, timed interleaved in the same processes; quality is not looked at."""
-    from gnomon.measure import compare as comparing
-    from gnomon.measure.child import Variant
-    from gnomon.sharpen.recipe import variant
-
-    recipe_variants = [variant(name, artifacts(task)) for name in recipes]
-    plain = Variant("eager")
-    adapted = [Variant(v.name, v.prepare, v.options) for v in recipe_variants]
-    comparison = comparing.compare(task, [plain, *adapted], sessions=sessions, progress=progress)
-    run.add(comparison)
-    return comparison
-
-
-def compare_stored(store: Store, first: str, second: str) -> StoredComparison:
-    """Two stored measurements, each the last of its run. Raises DamagedData when a run holds none."""
-    sides = []
-    for name in (first, second):
-        row = store.run(name)
-        measurements: list[Measurement] = store.load_all(row.id, "measurement")
-        if not measurements:
-            raise DamagedData(f"run {row.id} ({row.status}) holds no measurement; see gnomon db show {row.id}")
-        sides.append((row.id, measurements[-1]))
-    return compare_measurements(*sides[0], *sides[1])
