@@ -126,6 +126,7 @@ def test_two_stored_measurements_say_what_else_differs(examination):
     environment = dataclasses.replace(first.environment, packages=packages, threads=2)
     second = dataclasses.replace(first, environment=environment)
     words = _words(_printed(terminal.print_stored_comparison, compare_measurements("run-a", first, "run-b", second)))
-    assert "run-b is 1" in words
+    assert "run-b, no difference within 2 %: it takes 0 % longer than run-a" in words
+    assert "cannot be seen (80 % power)" in words
     assert "torch 2.13.0+cpu 2.9.0" in words
     assert "software, setting differ at once" in words

@@ -19,6 +19,7 @@ from gnomon.pipeline.importing import import_trace
 from gnomon.pipeline.loading import load_test, max_qps
 from gnomon.pipeline.measuring import capture, measure, this_machine
 from gnomon.pipeline.sharpening import sharpen
+from gnomon.pipeline.verifying import log_lock, record_log, verify_lock, verify_log
 
 __all__ = [
     "LEAST_CALIBRATION_S",
@@ -37,9 +38,11 @@ __all__ = [
     "import_trace",
     "load_baseline",
     "load_test",
+    "log_lock",
     "max_qps",
     "measure",
     "recall",
+    "record_log",
     "save_baseline",
     "sharpen",
     "stored_break_even",
@@ -48,5 +51,7 @@ __all__ = [
     "sweep_batches",
     "sweep_task",
     "this_machine",
+    "verify_lock",
+    "verify_log",
     "write",
 ]

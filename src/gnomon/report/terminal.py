@@ -14,8 +14,12 @@ from gnomon.core.stats import Interval
 from gnomon.forecast.record import Estimate, Forecast
 from gnomon.measure.analyses import join
 from gnomon.measure.record import Comparison, Measurement
-from gnomon.report import text
+from gnomon.measure.same import SameCheck
+from gnomon.measure.spread import of_measurement
+from gnomon.report import gate, text, verdict
+from gnomon.report.counters import print_counters, print_stages
 from gnomon.report.examination import Examination, faults_per_call, headlines, median_of, sizes
+from gnomon.report.gate import Gate
 from gnomon.report.stored import StoredComparison
 from gnomon.sharpen.record import Change
 
@@ -60,6 +64,8 @@ def print_measurement(console: Console, measurement: Measurement) -> None:
         table.add_row(name, str(median_of(untraced, key)))
     table.add_row("page faults per call", text.number(faults_per_call(untraced)))
     console.print(table, width=_width(console))
+    print_stages(console, m.stages)
+    print_counters(console, m.counters)
     _print_layers(console, m)
     if m.operators:
         total = math.fsum(one.cpu_s for one in m.operators)
@@ -149,7 +155,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     for variant in c.variants:
         medians = [text.middle(s.wall_s if c.clock == "wall" else s.cpu_s) for s in variant.sessions if s.wall_s]
         test = c.ratios.get(variant.name)
-        verdict = "baseline" if variant.name == c.baseline else test.verdict if test else text.NOT_MEASURED
+        said = "baseline" if variant.name == c.baseline else verdict.verdict(test) if test else text.NOT_MEASURED
         speed = (
             str(text.ratio(test.speedup))
             if test
@@ -158,20 +164,24 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
             else text.NOT_MEASURED
         )
         table.add_row(_cell(variant.name), str(len(variant.sessions)), str(text.spread(medians)), speed,
-                      Text(verdict, style=_STYLES.get(verdict, "dim")))  # fmt: skip
+                      Text(said, style=_STYLES.get(said, "dim")))  # fmt: skip
     console.print(table, width=_width(console))
+    for name, test in c.ratios.items():
+        _say(console, Text(f"{verdict.sentence(name, c.baseline, test)} {verdict.cannot_see(test)}"))
     for variant in c.variants:
         if variant.failure:
             _say(console, Text(f"{variant.name} failed: ", style="red"), Text(variant.failure))
+    for warning in c.warnings:
+        _say(console, Text(f"! {warning}", style="yellow"))
 
 
 def print_stored_comparison(console: Console, stored: StoredComparison) -> None:
     """The ratio of two stored measurements, and what else differs between them."""
-    speed, verdict = text.ratio(stored.ratio.speedup), stored.ratio.verdict
-    answer = Text(f"{stored.second} is {speed} as fast as {stored.first}: ")
-    _say(console, answer, Text(verdict, style=_STYLES.get(verdict, "yellow")))
-    if stored.ratio.detectable is not None:
-        _say(console, Text(f"a speed-up below {text.times(stored.ratio.detectable)} would go unnoticed (80 % power)"))
+    style = _STYLES.get(stored.ratio.verdict, "yellow")
+    _say(console, Text(verdict.sentence(stored.second, stored.first, stored.ratio), style=style))
+    _say(console, Text(verdict.cannot_see(stored.ratio)))
+    for warning in stored.warnings:
+        _say(console, Text(f"! {warning}", style="yellow"))
     if stored.differences:
         table = _table("what differs", ("", "l"), (stored.first, "l"), (stored.second, "l"))
         for key, (first, second) in stored.differences.items():
@@ -182,11 +192,51 @@ def print_stored_comparison(console: Console, stored: StoredComparison) -> None:
         _say(console, Text(warning, style="yellow"))
 
 
+def print_gate(console: Console, found: Gate) -> None:
+    """The answer of a gate, what else differs from the baseline, and warnings."""
+    first, *rest = gate.sentences(found)
+    _say(console, Text(first, style="green" if found.passed else "red"))
+    for line in rest:
+        _say(console, Text(line))
+    for warning in found.warnings:
+        _say(console, Text(f"! {warning}", style="yellow"))
+    if found.differences:
+        table = _table("what differs", ("", "l"), ("baseline", "l"), ("now", "l"))
+        for key, (there, here) in found.differences.items():
+            table.add_row(_cell(key), _cell(there), _cell(here))
+        console.print(table, width=_width(console))
+
+
+def print_same_check(console: Console, found: SameCheck) -> None:
+    """How often a task differed from itself, and what its sessions spread by."""
+    wrong = round(found.different.value * found.trials)
+    _say(console, Text(f"{found.task} compared with itself: {wrong} of {found.trials} trials found a difference "
+                       f"{text.share(found.different).interval}, {found.equal} found none within "
+                       f"{verdict.percent(found.margin)}"))  # fmt: skip
+    _say(console, Text(f"all sessions together: {verdict.sentence('A again', 'A', found.overall)}"))
+    table = _table("standard deviations", ("", "l"), ("value", "r"), ("95 % interval", "r"))
+    paired = "of one session's ratio" if found.pairs == "calls" else "of the ratio of a pair of processes"
+    for name, spread in ((paired, found.ratio_spread), ("between sessions", found.between)):
+        shown = text.share(spread)
+        table.add_row(name, shown.value, shown.interval)
+    console.print(table, width=_width(console))
+    seen = ", ".join(f"{verdict.percent(found.detectable(n))} with {n}" for n in (3, 5, 10, 20))
+    _say(console, Text(f"smallest difference that sessions find here (80 % power): {seen}"))
+    for warning in found.warnings:
+        _say(console, Text(f"! {warning}", style="yellow"))
+
+
+def print_spread(console: Console, m: Measurement) -> None:
+    """What sessions differ by, and the error below which no forecast of this measurement can be scored."""
+    _say(console, Text(verdict.spread(of_measurement(m)), style="dim"))
+
+
 def _print_latency(console: Console, m: Measurement) -> None:
     table = _table("latency of one call", ("", "l"), ("wall time", "r"), ("CPU time", "r"))
     for key in ("p50", "p90", "p99", "mean"):
         table.add_row(key, str(text.interval(m.latency.get(key))), str(text.interval(m.cpu_latency.get(key))))
     console.print(table, width=_width(console))
+    print_spread(console, m)
     overheads = [f"{run.level} {text.share(run.overhead)}" for run in m.levels if run.level != "model"]
     if overheads:
         _say(console, Text(f"tracing costs: {', '.join(overheads)}", style="dim"))
