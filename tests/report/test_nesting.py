@@ -27,12 +27,12 @@ def span_trees(draw):
 @given(span_trees())
 def test_every_span_is_placed_once_inside_its_parent_and_beside_its_siblings(spans):
     placed = nest(spans)
-    assert sorted(place.index for place in placed) == list(range(len(spans)))
-    by_index = {place.index: place for place in placed}
+    assert sorted(place.span for place in placed) == list(range(len(spans)))
+    by_index = {place.span: place for place in placed}
     ends = {}
     for place in placed:
         assert place.start_s <= place.end_s
-        parent = spans[place.index].parent
+        parent = spans[place.span].parent
         if parent is None:
             assert place.depth == 0
         else:
@@ -61,7 +61,7 @@ def test_kernels_run_on_a_track_of_their_own_because_they_follow_their_operator(
         Span("aten.mm.default", "operator", 0.1, 0.1, None, 0),
         Span("gemm", "kernel", 0.5, 0.9, None, 1),
     ]
-    kernel = next(place for place in nest(spans) if place.index == 2)
+    kernel = next(place for place in nest(spans) if place.span == 2)
     assert (kernel.track, kernel.start_s, kernel.end_s) == (1, 0.5, 1.4)
 
 

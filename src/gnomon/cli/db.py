@@ -226,7 +226,7 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], is_red: 
     from rich.text import Text
 
     out = console()
-    names = ("task", "device", "variant")
+    names = ("command", "task", "device", "variant")
     longest = {
         name: max(map(len, (name, *cells))) for name, cells in zip(columns, zip(*rows, strict=True), strict=True)
     }

@@ -1,4 +1,7 @@
-"""`gnomon import`: manifests of other tools become ours, with a report of every key. Nothing is run or fetched."""
+"""`gnomon import`: manifests and traces of other tools become ours. Nothing is run or fetched.
+
+Of a manifest every key is reported; of a trace see `import_trace`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gnomon.cli._common import console, json_option, print_json
+from gnomon.cli.import_trace import trace
 
 if TYPE_CHECKING:
     from gnomon.spec.imports.report import Failed, Imported
@@ -14,7 +18,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Turn manifests of other tools into manifests of Gnomon."""
+    """Turn manifests and traces of other tools into Gnomon's."""
+
+
+command.add_command(trace)
 
 
 @command.command("mlmodelscope")

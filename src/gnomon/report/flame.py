@@ -39,13 +39,13 @@ def rectangles(spans: Sequence[Span], categories: Mapping[str, str]) -> tuple[Re
     first_row = _first_rows(placed)
     return tuple(
         Rectangle(
-            index=place.index,
+            index=place.span,
             x=(place.start_s - begin) / length,
             width=(place.end_s - place.start_s) / length,
             row=first_row[place.track] + place.depth,
-            label=_label(spans[place.index]),
-            title=_title(spans[place.index], length),
-            category=_category(spans[place.index], categories),
+            label=_label(spans[place.span]),
+            title=_title(spans[place.span], length),
+            category=_category(spans[place.span], categories),
         )
         for place in placed
     )

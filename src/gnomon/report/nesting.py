@@ -15,9 +15,9 @@ from gnomon.measure.record import Span
 
 
 class Placed(NamedTuple):
-    """A span by its index, with the stretch it is drawn over. depth: 0 for a root of its track."""
+    """A span (its index), with the stretch it is drawn over. depth: 0 for a root of its track."""
 
-    index: int
+    span: int
     start_s: float
     end_s: float
     depth: int
@@ -58,7 +58,7 @@ def nest(spans: Sequence[Span]) -> tuple[Placed, ...]:
         while pending:
             above = pending.pop()
             placed.append(above)
-            below = children.get(above.index)
+            below = children.get(above.span)
             if below is None:
                 continue
             free_from, end_of_above, depth = above.start_s, above.end_s, above.depth + 1
