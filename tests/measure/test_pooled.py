@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gnomon.measure.levels.trace import Cost, Counts, StageTimes, Summary
-from gnomon.measure.pooled import counters, merged_call, overhead, stages
+from gnomon.measure.pooled import counters, merged_call, overhead, stages, taken_out
 from gnomon.measure.record import Session, Span
 
 
@@ -37,6 +37,15 @@ def test_one_session_bounds_no_overhead():
 def test_a_cpu_clock_that_saw_no_time_pass_leaves_the_wall_clock():
     pair = (_session([3.0, 3.0], [0.0, 1.0]), _session([2.0, 2.0], [0.0, 1.0]))
     assert overhead([pair], "cpu").value == pytest.approx(0.5)
+
+
+def test_what_is_taken_out_is_the_calibrated_cost_of_every_event_of_the_level():
+    spans = (Span("tiny", "model", 0, 1, 1, None), *(Span("fc", "layer", 0, 0.1, 0.1, 0, {"module": "fc"}),) * 4)
+    summaries = [_summary(spans=spans, cost=Cost(0.001, total, 0.0)) for total in (0.004, 0.006)]
+    found = taken_out("layer", summaries, [_session([2.0, 2.0]), _session([2.0, 2.0])], "cpu")
+    assert found.value == pytest.approx(4 * 0.005 / 2)
+    assert found.low < found.value < found.high
+    assert taken_out("application", [_summary()], [_session([2.0])], "cpu") is None
 
 
 def test_a_counter_is_the_median_call_and_the_least_share_that_it_ran():

@@ -55,6 +55,16 @@ def test_a_child_that_ends_after_its_parent_is_cut():
     assert nest(spans)[1].end_s == 1.0
 
 
+def test_calls_of_a_cpu_library_lie_in_their_operator():
+    spans = [
+        Span("step", "model", 0.0, 1.0, None, None),
+        Span("addmm", "operator", 0.2, 0.5, None, 0),
+        Span("mkl::sgemm", "kernel", 0.3, 0.3, None, 1, {"library": "MKL"}),
+    ]
+    call = next(place for place in nest(spans) if place.span == 2)
+    assert (call.track, call.depth, call.start_s) == (0, 2, 0.3)
+
+
 def test_kernels_run_on_a_track_of_their_own_because_they_follow_their_operator():
     spans = [
         Span("call", "model", 0.0, 1.0, None, None),

@@ -31,6 +31,22 @@ def overhead(pairs: Sequence[tuple[Session, Session]], clock: Clock) -> Interval
     return t_interval(medians)
 
 
+def taken_out(level: Level, summaries: Sequence[Summary], untraced: Sequence[Session], clock: Clock) -> Interval | None:
+    """The calibrated cost of tracing all events of a level in one call, as a fraction of the untraced call.
+
+    Student's interval over sessions, each of which calibrated anew. None for a level of which no cost is taken out.
+    """
+    shares = []
+    for summary, session in zip(summaries, untraced, strict=True):
+        if summary.cost is None or level not in ("layer", "operator", "kernel"):
+            return None
+        costed = "operator" if level == "kernel" else level
+        events = sum(span.level == costed for span in summary.spans)
+        call_s = statistics.median(clocked(session, clock)) or statistics.median(session.wall_s)
+        shares.append(events * summary.cost.total_s / call_s)
+    return t_interval(shares)
+
+
 def stages(sessions: Sequence[Session], summaries: Sequence[Summary]) -> tuple[Stage, ...]:
     """What happens once per process, then each stage of a call, from the application level's run."""
     if not summaries:

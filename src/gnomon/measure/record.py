@@ -52,11 +52,14 @@ class LevelRun:
     """The sessions that traced down to `level` and no deeper. Times of a level are read from its own run only.
 
     overhead: how much longer a call took than in the untraced run, as a fraction of it; None for the model level.
+    taken_out: how much of that is the calibrated cost of this level's tracer, which its times are rid of; the rest is
+    what tracing does to caches, and stays in them. None where nothing is taken out.
     """
 
     level: Level
     sessions: tuple[Session, ...]
     overhead: Interval | None
+    taken_out: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)

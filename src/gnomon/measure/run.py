@@ -19,7 +19,7 @@ from gnomon.measure.counters.instructions import count_instructions
 from gnomon.measure.levels.model import model_span
 from gnomon.measure.levels.trace import Summary
 from gnomon.measure.merge import adopt_parents
-from gnomon.measure.pooled import counters, merged_call, overhead, stages
+from gnomon.measure.pooled import counters, merged_call, overhead, stages, taken_out
 from gnomon.measure.record import LEVELS, LayerTime, Level, LevelRun, Measurement, OperatorTime, Session
 from gnomon.spec.task import Task
 
@@ -116,8 +116,9 @@ def _assemble(
         if not results:
             continue
         pairs = [(structure(Session, r["session"]), structure(Session, r["untraced"])) for r in results]
-        runs.append(LevelRun(level, tuple(traced for traced, _ in pairs), overhead(pairs, clock)))
         summaries[level] = [structure(Summary, r["summary"]) for r in results]
+        cost = taken_out(level, summaries[level], [untraced for _, untraced in pairs], clock)
+        runs.append(LevelRun(level, tuple(traced for traced, _ in pairs), overhead(pairs, clock), cost))
     firsts = {level: found[0] for level, found in summaries.items()}
     merged = merged_call(model_span(sessions[0], task.name), sessions[0], firsts, f"application of {task.name}")
     mean = _percentiles([session.wall_s for session in sessions])

@@ -39,7 +39,8 @@ def nest(spans: Sequence[Span]) -> tuple[Placed, ...]:
         parent = span.parent
         if parent is not None and not 0 <= parent < count:
             raise DamagedData(f"span {index} ({span.name}) names span {parent} as parent; there are {count}")
-        if parent is None or span.level == "kernel":
+        is_behind = span.level == "kernel" and "library" not in span.attributes  # a CPU's libraries run inside
+        if parent is None or is_behind:
             roots.append(index)
         else:
             children[parent].append(index)

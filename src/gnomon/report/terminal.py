@@ -237,7 +237,12 @@ def _print_latency(console: Console, m: Measurement) -> None:
         table.add_row(key, str(text.interval(m.latency.get(key))), str(text.interval(m.cpu_latency.get(key))))
     console.print(table, width=_width(console))
     print_spread(console, m)
-    overheads = [f"{run.level} {text.share(run.overhead)}" for run in m.levels if run.level != "model"]
+    overheads = [
+        f"{run.level} {text.share(run.overhead)}"
+        + (f" of which {text.percent(run.taken_out.value)} is taken out" if run.taken_out is not None else "")
+        for run in m.levels
+        if run.level != "model"
+    ]
     if overheads:
         _say(console, Text(f"tracing costs: {', '.join(overheads)}", style="dim"))
 
