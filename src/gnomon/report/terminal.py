@@ -20,6 +20,7 @@ from gnomon.report import gate, text, verdict
 from gnomon.report.counters import print_counters, print_stages
 from gnomon.report.examination import Examination, faults_per_call, headlines, median_of, sizes
 from gnomon.report.gate import Gate
+from gnomon.report.kernels import print_kernels
 from gnomon.report.stored import StoredComparison
 from gnomon.sharpen.record import Change
 
@@ -79,6 +80,7 @@ def print_measurement(console: Console, measurement: Measurement) -> None:
             share = text.percent(cpu_s / total if total else None)
             table.add_row(_cell(name), f"{calls:.0f}", text.seconds(cpu_s), share)
         console.print(table, width=_width(console))
+    print_kernels(console, m.spans)
 
 
 def print_forecasts(console: Console, forecasts: Sequence[Forecast], measured: Measurement | None = None) -> None:
