@@ -2,6 +2,9 @@
 
     python benchmarks/malformed_manifests.py [--count 200] [--subprocesses 8]
 
+With --imported the cases are malformed manifests of ML ModelScope, which go to `gnomon import`: each must become valid
+manifests (exit code 0) or end as above.
+
 A case is one file. Those whose name begins with `refer-` are well formed by themselves and fail when their references
 are followed, so they go to `gnomon resolve`; all others go to `gnomon validate` and to `gnomon resolve`.
 """
@@ -297,6 +300,83 @@ def _values() -> Iterator[tuple[str, Any]]:
         yield name, task(**spec)
 
 
+def imported_cases(count: int = 200) -> list[tuple[str, bytes]]:
+    """`count` different malformed manifests of ML ModelScope, the same each time. Raises ValueError as `cases` does."""
+    good: dict[str, Any] = {
+        "name": "Small_Net", "version": "1.0", "framework": {"name": "Onnxruntime", "version": "1.6.0"},
+        "container": {"amd64": {"cpu": "example/agent:cpu"}}, "description": "small", "references": ["a paper"],
+        "license": "MIT",
+        "inputs": [{"type": "image", "parameters": {
+            "element_type": "float32", "input_layer": 0, "layout": "CHW", "color_mode": "RGB",
+            "dimensions": [3, 224, 224], "mean": [1, 2, 3], "scale": 255}}],
+        "output": {"type": "classification", "parameters": {"probabilities_layer": 0}},
+        "model": {"base_url": "https://example.org", "graph_path": "a.onnx", "graph_checksum": "0" * 32},
+        "preprocess": f"open({CANARY!r}, 'w').close()\n", "attributes": {"kind": "CNN", "top1": 71.2},
+    }  # fmt: skip
+    found: dict[str, bytes] = {}
+    for name, content in _texts():  # faults of the text, with a name that the importer knows
+        data = content if isinstance(content, bytes) else content.encode()
+        found[f"text-{name}"] = data.replace(b"apiVersion: gnomon/v1", b"name: a").replace(b"spec:", b"model:")
+    wrongs = (
+        [1, "two"],
+        {"wrong": 1},
+        True,
+        "wrong {{ type }}",
+        -1,
+        None,
+        f"__import__('os').system('touch {CANARY}')",
+    )
+    for wrong in wrongs:
+        for place, value in _places(good):
+            changed = json.loads(_text(good))
+            around: Any = changed
+            for key in place[:-1]:
+                around = around[key]
+            if type(value) is not type(wrong):
+                around[place[-1]] = wrong
+                found[f"{type(wrong).__name__}-{len(found)}-at-{_label(place)}"] = _text(changed).encode()
+    different = list({data: (name, data) for name, data in found.items()}.values())
+    if len(different) < count:
+        raise ValueError(f"there are {len(different)} cases, not {count}")
+    return different[:: len(different) // count][:count]
+
+
+def check_imported(count: int = 200) -> dict[str, Any]:
+    """Import all cases, writing what they become and validating it. Returns what `check` returns, and 'imported'."""
+    from click.testing import CliRunner
+
+    from gnomon.cli import main
+
+    runner = CliRunner()
+    failures: dict[str, str] = {}
+    slowest, imported, before = 0.0, 0, Path.cwd()
+    with tempfile.TemporaryDirectory() as name:
+        os.chdir(name)
+        try:
+            for case, data in imported_cases(count):
+                Path(f"{case}.yml").write_bytes(data)
+                began = time.perf_counter()
+                result = runner.invoke(main, ["import", "mlmodelscope", f"{case}.yml", "--out", case])
+                slowest = max(slowest, time.perf_counter() - began)
+                why = None
+                if result.exit_code == 0:
+                    written = sorted(map(str, Path(case).iterdir()))
+                    result = runner.invoke(main, ["validate", *written])
+                    imported += 1
+                    why = None if result.exit_code == 0 else f"what it became is refused: {result.output[:200]}"
+                elif result.exception is not None and not isinstance(result.exception, SystemExit):
+                    why = f"a {type(result.exception).__name__}"
+                else:
+                    why = verdict(result.exit_code, result.output)
+                if why is not None:
+                    failures[case] = why
+            canary = Path(CANARY).exists()
+        finally:
+            os.chdir(before)
+    return {"cases": count, "passed": count - len(failures), "failures": failures, "canary": canary,
+            "slowest_s": round(slowest, 3), "imported": imported}  # fmt: skip
+
+
 def _places(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """Every key and item of a document."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -438,7 +518,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--subprocesses", type=int, default=8)
+    parser.add_argument("--imported", action="store_true", help="manifests of ML ModelScope, through gnomon import")
     arguments = parser.parse_args()
+    if arguments.imported:
+        result = check_imported(arguments.count)
+        for name, why in result["failures"].items():
+            print(f"{name}: {why}")
+        print(
+            f"{result['passed']} of {result['cases']} malformed manifests of ML ModelScope: {result['imported']} "
+            f"became valid manifests, the others ended with exit code 2 and a message; code run: "
+            f"{'YES' if result['canary'] else 'none'}; slowest {result['slowest_s']} s"
+        )
+        return 0 if result["passed"] == result["cases"] and not result["canary"] else 1
     result = check(arguments.count, arguments.subprocesses)
     for name, why in result["failures"].items():
         print(f"{name}: {why}")

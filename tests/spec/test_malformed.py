@@ -36,6 +36,13 @@ def test_all_cases_end_with_one_screen_and_run_nothing(malformed):
     assert result["passed"] == 200
 
 
+def test_malformed_manifests_of_ml_modelscope_become_valid_ones_or_end_with_one_screen(malformed):
+    result = malformed.check_imported(60)
+    assert result["failures"] == {}
+    assert not result["canary"]
+    assert 0 < result["imported"] < 60
+
+
 @pytest.mark.parametrize(
     ("code", "output", "why"),
     [
