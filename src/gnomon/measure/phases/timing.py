@@ -45,7 +45,7 @@ class PassTimes(NamedTuple):
 def time_passes(
     passes: Sequence[Pass], clock: Clock, rounds: int, budget_s: float, seed: int = 0
 ) -> tuple[PassTimes, ...]:
-    """Time every pass once per round, in an order drawn anew for each; two calls of each come first, untimed.
+    """Time every pass once per round, in an order drawn anew for each; a call of each comes first and does not count.
 
     budget_s: wall time after which no further round starts, though three are always made. Raises CheckFailed when a
     clock goes backwards; what a step raises comes through.
@@ -73,8 +73,7 @@ def time_passes(
 
 
 def _warm_up(one: Pass, clock: Clock) -> int:
-    """Two calls, and how often a call is repeated within a round."""
-    one.whole()
+    """A first call, and how often a call is repeated within a round."""
     begin = clock.cpu_ns()
     one.whole()
     return max(1, min(_MOST_REPEATS, _SHORT_NS // max(elapsed(begin, clock.cpu_ns(), "CPU"), 1)))

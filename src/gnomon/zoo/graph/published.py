@@ -5,6 +5,8 @@ al. 2020) for IMDB-BINARY and COLLAB. Edges are counted in both directions. Feat
 degrees, as usual for data sets without features.
 """
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -89,9 +91,9 @@ def cora_file(folder: Path) -> Path:
 def cora(path: Path) -> Sample:
     """The real Cora graph from `cora.npz` (Planetoid). Raises DamagedData when the file is not what it should be."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             edges, shape, labels = arrays["edge_index"], arrays["feature_shape"], arrays["label"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedData(f"{path}: wanted Cora as arrays edge_index, feature_shape and label ({error})") from error
     graph = Graph.of_edges(int(shape[0]), edges)
     return Sample(graph, int(shape[1]), int(labels.max()) + 1, "file", "as it is", f"from {path.name}")
