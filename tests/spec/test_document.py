@@ -8,24 +8,28 @@ import pytest
 
 from gnomon.core.records import field_key
 from gnomon.spec import manifest
-from gnomon.spec.load import DEEPEST, LARGEST_FILE, MOST_NODES
+from gnomon.spec.load import DEEPEST, LARGEST_FILE, MOST_NODES, load
 from gnomon.spec.matrix import expand, plan
 from gnomon.spec.resolve import resolve
-from gnomon.spec.task import Output, Protocol, Quality, Scenario, Stage, Stages, Training
+from gnomon.spec.task import Column, Output, Protocol, Quality, Scenario, Stage, Stages, Training
 
 PAGE = (Path(__file__).parents[2] / "docs" / "manifest.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 RECORDS = [
     manifest.Metadata, manifest.Source, manifest.Input, manifest.ModelSpec, manifest.Provided, manifest.DatasetSpec,
+    manifest.SplitSource, manifest.SplitSpec, Column,
     manifest.Determinism, manifest.SoftwareSpec, manifest.Cpu, manifest.Accelerator, manifest.HardwareSpec,
     manifest.TaskSpec, manifest.Matrix, Output, Stage, Stages, Training, Quality, Protocol,
     Scenario,
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", EXAMPLES, ids=["whole", "variant", "matrix"])
+@pytest.mark.parametrize("text", EXAMPLES, ids=["whole", "variant", "matrix", "dataset"])
 def test_the_examples_resolve(tmp_path, text):
     (tmp_path / "task.yaml").write_text(text)
+    if "kind: Dataset" in text:
+        assert load(tmp_path / "task.yaml").manifest().spec.splits["train"].count == 64
+        return
     if "matrix" in text:
         assert len(plan(expand(tmp_path / "task.yaml"))) == 4
         return

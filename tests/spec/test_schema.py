@@ -35,6 +35,18 @@ SAMPLES = [
     ),
     manifest("Dataset", examples="a:b", provides={"x": {"dtype": "int8", "shape": [1, "B"], "layout": "AB"}}),
     manifest(
+        "Dataset",
+        splits={
+            "train": {"source": {"generate": "a:b", "arguments": {"k": 1}, "seed": 2}, "count": 5},
+            "test": {
+                "source": {"url": "https://example.org/x"},
+                "sha256": "0" * 64,
+                "schema": {"x": {"dtype": "int8", "shape": [1]}},
+            },
+        },
+        feeds="test",
+    ),
+    manifest(
         "ReferenceLog",
         lock={"task": "a", "version": "1", "parts": {"task": "sha256:" + "0" * 64}, "target": "a", "dims": {"B": 1}},
         device="cpu",
@@ -93,6 +105,8 @@ VALUES = st.sampled_from(
 CROSS_FIELD = ("exactly one of", "wants 'target'", "wants 'weights'", "to be a callable", "to be a class",
                "wants inputs named",
                "go together", "a letter of its own", "an empty matrix", "both in the task", "the metric 'quality'",
+               "a split has exactly", "takes neither", "a split from a file", "a dataset has", "exclude each",
+               "none of the splits",
                "'file' and 'sha256' go",
                "needs target_qps", "belongs to scenario", "less than min_", "exclude each other", "may never be",
                "belongs to scenarios",

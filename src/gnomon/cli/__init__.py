@@ -17,6 +17,7 @@ _VERBS = {
     "validate": "check manifests without running anything",
     "resolve": "follow every reference of a task and print or write its lock",
     "trust": "allow the code inside a manifest to run",
+    "diff": "which aspects of two tasks differ, key by key",
     "verify": "run a lock or a reference log again: is the result the same?",
     "run": "measure a task on this machine",
     "loadtest": "a task under load: MLPerf's scenarios, the highest rate, training",

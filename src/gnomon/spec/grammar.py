@@ -39,6 +39,7 @@ INPUT = matching("the name of an input such as 'input_ids' or 'images:0'", r"[A-
 LAYOUT = matching("a layout, a capital for each axis, such as 'NCHW'", r"[A-Z]{1,16}")
 SHA256 = matching("a SHA-256 of 64 hexadecimal digits", r"[0-9a-f]{64}")
 DIGEST = matching("a digest such as 'sha256:' and 64 hexadecimal digits", r"sha256:[0-9a-f]{64}")
+URL = matching("an address such as 'https://example.org/data.npz'", r"https?://[^\s]{1,2000}")
 ARCHITECTURE = matching("an architecture such as 'sm_80' or 'gfx942'", r"sm_[0-9]{2,3}|gfx[0-9a-f]{3,4}")
 ENV_NAME = matching("the name of an environment variable such as 'OMP_NUM_THREADS'", r"[A-Z][A-Z0-9_]{0,63}")
 PACKAGE_FILE = matching(

@@ -63,6 +63,18 @@ def write_lock(task: Task, path: Path, outputs: str | None = None) -> None:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def is_lock(path: Path) -> bool:
+    """Is this file a lock, of whatever version? Reads no more than its beginning unless it is one."""
+    try:
+        with path.open("rb") as file:
+            if file.read(64).lstrip()[:1] != b"{":
+                return False
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and str(document.get("schema", "")).startswith("gnomon/lock/")
+
+
 def read_lock(path: Path) -> Lock:
     """A written lock, of version 1 too. Raises UsageError when it cannot be read, DamagedData when it is none."""
     try:

@@ -25,11 +25,13 @@ from gnomon.spec.grammar import (
     REQUIREMENT,
     SHA256,
     TARGET,
+    URL,
     VERSION,
 )
 from gnomon.spec.lock import Lock
 from gnomon.spec.task import (
     Axis,
+    Column,
     Dtype,
     FloatDtype,
     Metric,
@@ -169,12 +171,66 @@ class Provided:
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetSpec:
-    """Real inputs: examples(dims, seed) -> {input name: tensor}. files: what it reads, pinned."""
+class SplitSource:
+    """Where the rows of a split come from: exactly one of the four.
 
-    examples: Annotated[str, TARGET]
+    file, package: as in `Source`. generate: a callable, called as generate(seed=seed, **arguments) -> {column: array}.
+    url: a file that must already lie in the local cache; nothing is fetched.
+    """
+
+    file: Annotated[str, NOT_EMPTY] | None = None
+    package: Annotated[str, PACKAGE_FILE] | None = None
+    generate: Annotated[str, TARGET] | None = None
+    url: Annotated[str, URL] | None = None
+    arguments: Mapping[Annotated[str, ARGUMENT], Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = [key for key in ("file", "package", "generate", "url") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "a split has exactly one of 'file', 'package', 'generate' and 'url', got "
+                f"{' and '.join(given) or 'none'}"
+            )
+        if given != ["generate"] and (self.arguments or self.seed):
+            raise ValueError(f"a split from {given[0]!r} takes neither 'arguments' nor 'seed'")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSpec:
+    """One part of a dataset. sha256: of the file, or of what is generated; count: rows; schema: columns of a row."""
+
+    source: SplitSource
+    sha256: Annotated[str, SHA256] | None = None
+    count: Annotated[int, POSITIVE] | None = None
+    schema: Mapping[Annotated[str, ARGUMENT], Column] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.sha256 is None and self.source.generate is None:
+            raise ValueError("a split from a file, a package or a url wants 'sha256'")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSpec:
+    """Real inputs: examples(dims, seed) -> {input name: tensor}. files: what it reads, pinned.
+
+    splits: parts by name. Without `examples` the rows of one split are the inputs, B at a time: the one that `feeds`
+    names, else 'train' for training and 'test' for inference, else the only one.
+    """
+
+    examples: Annotated[str, TARGET] | None = None
     files: Mapping[str, Source] = field(default_factory=dict)
     provides: Mapping[Annotated[str, ARGUMENT], Provided] = field(default_factory=dict)
+    splits: Mapping[Annotated[str, NAME], SplitSpec] = field(default_factory=dict)
+    feeds: Annotated[str, NAME] | None = None
+
+    def __post_init__(self) -> None:
+        if self.examples is None and not self.splits:
+            raise ValueError("a dataset has 'examples', 'splits' or both")
+        if self.examples is not None and self.feeds is not None:
+            raise ValueError("'examples' and 'feeds' exclude each other: batches come from one of them")
+        if self.feeds is not None and self.feeds not in self.splits:
+            raise ValueError(f"'feeds' is {self.feeds!r}, which is none of the splits: {', '.join(self.splits)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from gnomon.core.errors import (
     UnsatisfiedHardware,
     did_you_mean,
 )
+from gnomon.core.paths import home
 from gnomon.core.records import Problem
 from gnomon.spec import adopt, task
 from gnomon.spec.code import locate, why_not_inline
@@ -37,8 +38,10 @@ from gnomon.spec.manifest import (
     Reference,
     SoftwareSpec,
     Source,
+    SplitSpec,
     TaskSpec,
     spec_digest,
+    without_defaults,
 )
 from gnomon.spec.require import facts, installed, malformed, missing_hardware, missing_software
 from gnomon.spec.shapes import unify
@@ -123,6 +126,32 @@ def resolve_lock(lock: Lock, *, trust: bool = False, host: Mapping[str, Any] | N
         search=[Path(folder) for folder in lock.search],
         host=host,
     )
+
+
+def said(target: str | Path, *, trust: bool = False, search: Sequence[Path] = ()) -> dict[str, Any]:
+    """What a task says, by aspect: 'model', 'dataset', 'software', 'hardware' and 'setting', as plain data.
+
+    References are followed, defaults are left out, nothing is looked for on this machine. A part that is not there is
+    {}. Raises as `resolve` does for what cannot be found or read.
+    """
+    resolver = _Resolver(trust, tuple(search), None)
+    target, combination = _combination(target)
+    loaded, manifest = resolver.opened(target)
+    spec, origin = resolver.extended(loaded, manifest)
+    places: dict[str, tuple[str | int, ...]] = {}
+    if spec.matrix is not None or combination is not None:
+        spec, places = resolver.combined(spec, combination, loaded)
+        origin |= dict.fromkeys(places, origin.get("matrix", loaded))
+    aspects: dict[str, Any] = {}
+    for kind in ("Model", "Dataset", "Software", "Hardware"):
+        key = kind.lower()
+        place = places.get(key, ("spec", key))
+        part = resolver.part(kind, getattr(spec, key), origin.get(key, loaded), place)
+        aspects[key] = without_defaults(part.spec) if part is not None else {}
+    resolver.stop_if_failed()
+    setting = without_defaults(spec)
+    aspects["setting"] = {key: value for key, value in setting.items() if key not in (*aspects, "extends", "matrix")}
+    return aspects
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,10 +359,10 @@ class _Resolver:
         self.requirements(software, hardware)
         chosen_dtype: Any = dtype or spec.dtype
         resolved_model = self.model(model, sizes, spec.dtype, chosen_dtype)
-        resolved_dataset = self.dataset(dataset)
+        chosen_mode: Any = mode or spec.mode
+        resolved_dataset = self.dataset(dataset, chosen_mode)
         self.code(loaded, origin, spec)
         self.stop_if_failed()
-        chosen_mode: Any = mode or spec.mode
         env = dict(software.spec.env) if software else {}
         exact = (software.spec if software else SoftwareSpec()).determinism
         settings = {"dims": sizes, "dtype": chosen_dtype, "mode": chosen_mode}
@@ -537,13 +566,61 @@ class _Resolver:
         kind = dtype if given.dtype == declared else given.dtype
         return task.Tensor(given.name, kind, given.shape, fill, low, high, given.layout, given.semantics)
 
-    def dataset(self, part: _Part | None) -> task.Dataset | None:
+    def dataset(self, part: _Part | None, mode: str) -> task.Dataset | None:
         if part is None:
             return None
         spec: DatasetSpec = part.spec
-        self.named_code(spec.examples, part, "examples")
+        if spec.examples is not None:
+            self.named_code(spec.examples, part, "examples")
+        splits = {name: self.split(name, one, part) for name, one in sorted(spec.splits.items())}
+        feeds = spec.feeds if spec.examples is None else None
+        if spec.examples is None and feeds is None:
+            usual = "train" if mode == "training" else "test"
+            feeds = usual if usual in splits else next(iter(splits)) if len(splits) == 1 else None
+            if feeds is None:
+                self.fail(
+                    ManifestError,
+                    f"{part.where('splits')}: which split feeds the model? There is no {usual!r} among "
+                    f"{', '.join(splits)}; name one in 'feeds'",
+                )
+            else:
+                self.decide(f"dataset: batches are rows of the split {feeds!r}")
         files = {n: self.pinned(s, part, f"files.{n}", f"dataset.files.{n}") for n, s in sorted(spec.files.items())}
-        return task.Dataset(part.name, part.version, spec.examples, {n: p for n, p in files.items() if p is not None})
+        found = {n: p for n, p in files.items() if p is not None}
+        return task.Dataset(part.name, part.version, spec.examples, found, splits, feeds)
+
+    def split(self, name: str, spec: SplitSpec, part: _Part) -> task.Split:
+        """One split: its file pinned, its generator located, its address looked up in the cache."""
+        key, path, source = f"splits.{name}.source", None, spec.source
+        if source.generate is not None:
+            self.named_code(source.generate, part, f"{key}.generate")
+        elif source.url is not None:
+            path = self.cached(source.url, str(spec.sha256), part, f"{key}.url", f"dataset.splits.{name}")
+        else:
+            pinned = Source(str(spec.sha256), source.file, source.package)
+            path = self.pinned(pinned, part, key, f"dataset.splits.{name}")
+        return task.Split(path, source.generate, source.arguments, source.seed, spec.sha256, spec.count, spec.schema)
+
+    def cached(self, url: str, sha256: str, part: _Part, key: str, lock_key: str) -> str | None:
+        """The file of an address when it lies in the cache with the right bytes. Nothing is fetched."""
+        place = cache_file(sha256)
+        where = part.where(key)
+        if not place.is_file():
+            self.fail(
+                NotRunnable,
+                f"{where}: {url} is not in the local cache, and Gnomon fetches nothing. Put it at {place}",
+            )
+            return None
+        found = file_digest(place)
+        if found != f"sha256:{sha256}":
+            self.fail(
+                DamagedData,
+                f"{where}: wanted SHA-256 {sha256}, {place} has {found.removeprefix('sha256:')}; fetch it anew",
+            )
+            return None
+        self.lock[lock_key] = found
+        self.decide(f"{lock_key}: {place}, SHA-256 as stated, for {url}")
+        return str(place)
 
     def code(self, loaded: Loaded, origin: Mapping[str, Loaded], spec: TaskSpec) -> None:
         """Callables that the task itself names."""
@@ -615,6 +692,11 @@ def _combination(target: str | Path) -> tuple[str | Path, int | None]:
     if match is None or Path(target).exists():
         return target, None
     return type(target)(match[1]), int(match[2])
+
+
+def cache_file(sha256: str) -> Path:
+    """Where a file that was fetched by its SHA-256 lies in the Gnomon home."""
+    return home() / "data" / sha256
 
 
 def _stages(spec: ModelSpec) -> dict[str, task.Stage]:

@@ -21,6 +21,8 @@ BEYOND = (
     "a matrix is not empty, and no part stands both in the task and in its matrix",
     "the metric 'quality' wants a quality that can be evaluated",
     "the keys of a scenario fit its name and each other",
+    "a split has exactly one source; only a generated one has 'arguments' and 'seed', the others have 'sha256'",
+    "a dataset has 'examples', 'splits' or both, and 'feeds' names a split of one without 'examples'",
     "an expected output has 'file' and 'sha256' both or not at all",
     "a whole number is not written with a decimal point (4, not 4.0)",
 )

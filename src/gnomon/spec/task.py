@@ -120,16 +120,44 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a split. shape: of one row."""
+
+    dtype: Dtype
+    shape: tuple[Size, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One part of a dataset. path: its file, whose SHA-256 was checked; None for what `generate` makes.
+
+    generate: 'module:callable' called as generate(seed=seed, **arguments) -> {column: array}. count: rows, schema:
+    columns; both are checked when the split is read. sha256: of the file, or of what was generated.
+    """
+
+    path: str | None = None
+    generate: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    sha256: str | None = None
+    count: int | None = None
+    schema: Mapping[str, Column] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """Real inputs. examples: 'module:callable' called as examples(dims, seed) -> {input name: tensor}.
 
-    files: name -> absolute path of a data file whose SHA-256 was checked.
+    files: name -> absolute path of a data file whose SHA-256 was checked. splits: by name; without `examples`, batches
+    are rows of the one that `feeds` names.
     """
 
     name: str
     version: str
-    examples: str
+    examples: str | None
     files: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    feeds: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

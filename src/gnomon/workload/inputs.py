@@ -10,6 +10,7 @@ from gnomon.core.errors import ManifestError, did_you_mean
 from gnomon.spec import task as spec
 from gnomon.workload import source
 from gnomon.workload.context import stage_call
+from gnomon.workload.splits import rows
 
 
 def example_inputs(task: spec.Task, floating: torch.dtype | None) -> dict[str, Tensor]:
@@ -28,6 +29,8 @@ def raw_batch(task: spec.Task, item: int = 0) -> Any:
     seed = task.seed + item
     if task.dataset is None:
         return {one.name: _draw(one, task, seed=seed + i) for i, one in enumerate(task.model.inputs)}
+    if task.dataset.examples is None:
+        return rows(task, str(task.dataset.feeds), item)
     return source.load(task.dataset.examples, task, "dataset.examples")(dict(task.dims), seed)
 
 
