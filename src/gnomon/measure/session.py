@@ -31,7 +31,9 @@ _LEVELS = "gnomon.measure.levels."
 
 
 @dataclass(frozen=True, slots=True)
-class _Started:
+class Started:
+    """import_s: what imports took. synchronize: waits for the device, None for the CPU."""
+
     import_s: float
     synchronize: Callable[[], None] | None
 
@@ -54,7 +56,7 @@ def times(arguments: JSON) -> JSON:
     Returns {variants: [{name, session, digest, failure}], allocator}; one that fails has a failure and no session.
     """
     task: Task = from_json(arguments["task"], Task)
-    return _timed(task, arguments, Clock(), _start(task)).result
+    return _timed(task, arguments, Clock(), start(task)).result
 
 
 def levels(arguments: JSON) -> JSON:
@@ -66,7 +68,7 @@ def levels(arguments: JSON) -> JSON:
     calls, untraced: of the calls between them, summary: of the level's tracer}}.
     """
     task: Task = from_json(arguments["task"], Task)
-    clock, started = Clock(), _start(task)
+    clock, started = Clock(), start(task)
     timed = _timed(task, arguments, clock, started)
     (ready,) = timed.ready.values()
     traced = {level: _traced(task, level, arguments, ready, clock, started) for level in arguments["levels"]}
@@ -79,7 +81,7 @@ class _Timed:
     ready: dict[str, _Ready]
 
 
-def _timed(task: Task, arguments: JSON, clock: Clock, started: _Started) -> _Timed:
+def _timed(task: Task, arguments: JSON, clock: Clock, started: Started) -> _Timed:
     from gnomon.measure.outputs import refuse_nan
     from gnomon.measure.timing import Candidate, CandidateFailed, time_interleaved
 
@@ -118,7 +120,7 @@ def _timed(task: Task, arguments: JSON, clock: Clock, started: _Started) -> _Tim
     return _Timed({"variants": results, "allocator": _allocator()}, ready)
 
 
-def _traced(task: Task, name: str, arguments: JSON, ready: _Ready, clock: Clock, started: _Started) -> JSON:
+def _traced(task: Task, name: str, arguments: JSON, ready: _Ready, clock: Clock, started: Started) -> JSON:
     """One level of one variant, its traced calls interleaved with untraced ones of the same program."""
     from gnomon.measure.levels.trace import median_call, typical
     from gnomon.measure.timing import Candidate, CandidateFailed, time_interleaved
@@ -146,7 +148,7 @@ def _traced(task: Task, name: str, arguments: JSON, ready: _Ready, clock: Clock,
     }
 
 
-def _start(task: Task) -> _Started:
+def start(task: Task) -> Started:
     """Everything that comes before the program: the device is there, libraries are imported, threads are set."""
     start = time.perf_counter()
     import torch
@@ -164,7 +166,7 @@ def _start(task: Task) -> _Started:
     if synchronize is not None:
         torch.set_float32_matmul_precision("high" if task.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = task.tf32
-    return _Started(import_s, synchronize)
+    return Started(import_s, synchronize)
 
 
 def _synchronizer(device: str) -> Callable[[], None] | None:
@@ -189,7 +191,7 @@ def _synchronizer(device: str) -> Callable[[], None] | None:
     return lambda: torch.cuda.synchronize(index)
 
 
-def _ready(task: Task, variant: Mapping[str, Any], warmup_s: float, clock: Clock, started: _Started) -> _Ready:
+def _ready(task: Task, variant: Mapping[str, Any], warmup_s: float, clock: Clock, started: Started) -> _Ready:
     from gnomon.measure.outputs import outputs_digest, refuse_nan
     from gnomon.measure.timing import warm_up
     from gnomon.workload import program as workload

@@ -75,10 +75,10 @@ def train(arguments: JSON) -> JSON:
 
 
 def _program(task: Task) -> tuple["Program", Callable[[], None]]:
-    from gnomon.measure.session import _start
+    from gnomon.measure.session import start
     from gnomon.workload import program as workload
 
-    started = _start(task)
+    started = start(task)
     return workload.build(task, device=task.device), started.synchronize or (lambda: None)
 
 
