@@ -23,13 +23,13 @@ def outputs(arguments: JSON) -> JSON:
     import torch
 
     from gnomon.measure.outputs import outputs_digest, refuse_nan
-    from gnomon.measure.session import _start
+    from gnomon.measure.session import start
     from gnomon.workload import source
     from gnomon.workload.application import check_outputs
     from gnomon.workload.program import build
 
     task: Task = from_json(arguments["task"], Task)
-    _start(task)
+    start(task)
     program = build(task, device=task.device)
     values = [value.detach().to("cpu").contiguous() for value in program.step()]
     refuse_nan(values, task.name)
