@@ -30,6 +30,11 @@ def test_the_page_of_accuracies_is_what_the_stored_results_say():
     assert written == load(ROOT / "docs" / "accuracy.py").page(), "run: python docs/accuracy.py"
 
 
+def test_the_page_of_graph_networks_is_what_the_stored_run_says():
+    written = (ROOT / "docs" / "gcn.md").read_text("utf-8")
+    assert written == load(ROOT / "docs" / "gcn.py").page(), "run: python docs/gcn.py"
+
+
 def test_every_public_name_exists_and_is_documented():
     page = (ROOT / "docs" / "python.md").read_text("utf-8")
     for name in gnomon.__all__:

@@ -9,10 +9,22 @@ from rich.table import Table
 from rich.text import Text
 
 from gnomon.core.units import format_count
-from gnomon.measure.phases.record import Advice, Check, GcnCharacterization, Ratio, Timed, only
+from gnomon.measure.phases.record import Advice, Check, GcnCharacterization, Locality, Ratio, Timed, only
 from gnomon.report import text
 
 _WIDTH = 110
+_ROWS = (250, 1000, 4000)
+_EXPLORED = {
+    "widths": "orders of one GCN layer",
+    "features": "one sum over neighbours, by features and implementation",
+    "vertex-order": "one sum, by order of vertices and edges",
+    "law": "one sum, by law of degrees",
+    "degree": "one GCN layer, by mean degree",
+    "batch": "one sum, over a batch or one graph",
+    "fan-out": "one GraphSAGE layer, by sampled neighbours",
+    "fusion": "one GCN layer, its phases fused",
+    "classic": "beside PageRank and an MLP",
+}
 _STYLES = {"holds": "green", "does not hold": "red", "cannot be seen here": "yellow"}
 _KINDS = {"finding": "findings", "software": "guidelines for software", "hardware": "guidelines for hardware"}
 
@@ -40,6 +52,45 @@ def print_advice(console: Console, advice: Sequence[Advice]) -> None:
     for one in advice:
         table.add_row(escape(one.about), escape(one.text))
     console.print(table, width=_width(console))
+
+
+def markdown(found: GcnCharacterization) -> str:
+    """Models, explorations against what they are compared with, checks and advice, as Markdown tables."""
+    models = [
+        (one.graph, one.model, one.order.removesuffix("-first"), one.implementation, text.seconds(one.seconds),
+         text.percent(one.share("aggregation")), text.percent(attained(found, one, "aggregation")),
+         text.percent(attained(found, one, "combination")))
+        for one in found.group("models")
+    ]  # fmt: skip
+    explored = []
+    for group, title in _EXPLORED.items():
+        passes = found.group(group)
+        for one in passes:
+            other = _against(passes, one)
+            if other is not None:
+                ratio = _ratio(one.times_faster_than(other))
+                explored.append(
+                    (title, _what(one), one.implementation, text.seconds(one.seconds), ratio, _than(one, other))
+                )
+    parts = [
+        ("## Graphs", ("graph", "origin", "law", "vertices", "edges", "features", "largest degree"),
+         [(g.name, f"{g.origin}: {g.note}", g.law, f"{g.vertices:,}", f"{g.edges:,}", f"{g.features:,}",
+           f"{g.largest_degree:,}") for g in found.graphs]),
+        ("## Models", ("graph", "model", "first", "sums", "time", "in aggregation", "of its roofline",
+                       "of combination's"), models),
+        ("## Explorations", ("what", "this", "sums", "time", "times faster", "than"), explored),
+        ("## Simulated hits of neighbours' rows", ("graph", "vertices", "edges", *(f"{rows} rows" for rows in _ROWS)),
+         [(one.graph, one.vertex_order, one.edge_order, *_hits(one)) for one in found.localities]),
+        ("## Which statements hold here", ("kind", "statement", "verdict", "what was seen"),
+         [(one.kind, one.statement, one.verdict, one.evidence) for one in found.checks]),
+        ("## Advice", ("about", "what to do"), [(one.about, one.text) for one in found.advice]),
+    ]  # fmt: skip
+    return "\n".join(f"{title}\n\n{_rows(head, rows)}" for title, head, rows in parts)
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def attained(found: GcnCharacterization, one: Timed, phase: str) -> float | None:
@@ -91,14 +142,7 @@ def _print_models(console: Console, found: GcnCharacterization) -> None:
 
 def _print_explored(console: Console, found: GcnCharacterization) -> None:
     """Every exploration as a table of its passes, each against the first of its graph and model."""
-    titles = {
-        "widths": "orders of one GCN layer", "features": "one sum over neighbours, by features and implementation",
-        "vertex-order": "one sum, by order of vertices and edges", "law": "one sum, by law of degrees",
-        "degree": "one GCN layer, by mean degree", "batch": "one sum, over a batch or one graph",
-        "fan-out": "one GraphSAGE layer, by sampled neighbours", "fusion": "one GCN layer, its phases fused",
-        "classic": "beside PageRank and an MLP",
-    }  # fmt: skip
-    for group, title in titles.items():
+    for group, title in _EXPLORED.items():
         passes = found.group(group)
         if not passes:
             continue
@@ -107,9 +151,9 @@ def _print_explored(console: Console, found: GcnCharacterization) -> None:
         for one in passes:
             other = _against(passes, one)
             ratio = _ratio(one.times_faster_than(other)) if other is not None else ""
-            what = one.detail if one.order in ("", one.detail) else f"{one.detail}, {one.order}"
-            than = "" if other is None else _difference(one, other)
-            table.add_row(escape(one.graph), one.model, escape(what), one.implementation, text.seconds(one.seconds),
+            than = "" if other is None else _than(one, other)
+            table.add_row(escape(one.graph), one.model, escape(_what(one)), one.implementation,
+                          text.seconds(one.seconds),
                           format_count(one.edges / one.seconds), ratio, escape(than))  # fmt: skip
         console.print(table, width=_width(console))
 
@@ -128,7 +172,11 @@ def _against(passes: Sequence[Timed], one: Timed) -> Timed | None:
     return None
 
 
-def _difference(one: Timed, other: Timed) -> str:
+def _what(one: Timed) -> str:
+    return one.detail if one.order in ("", one.detail) else f"{one.detail}, {one.order}"
+
+
+def _than(one: Timed, other: Timed) -> str:
     if one.order != other.order:
         return other.order
     return other.implementation if one.implementation != other.implementation else (
@@ -139,16 +187,17 @@ def _difference(one: Timed, other: Timed) -> str:
 def _print_localities(console: Console, found: GcnCharacterization) -> None:
     if not found.localities:
         return
-    sizes = (250, 1000, 4000)
-    table = _table("simulated hits of neighbours' rows, LRU (most used rows pinned)", ("graph", "l"), ("vertices", "l"),
-                   ("edges", "l"), *((f"{rows} rows", "r") for rows in sizes))  # fmt: skip
+    columns = (("graph", "l"), ("vertices", "l"), ("edges", "l"), *((f"{rows} rows", "r") for rows in _ROWS))
+    table = _table("simulated hits of neighbours' rows, LRU (most used rows pinned)", *columns)
     for one in found.localities:
-        ratios = []
-        for rows in sizes:
-            lru, pinned = one.at(rows)
-            ratios.append("no edges" if lru is None or pinned is None else f"{lru:.3f} ({pinned:.3f})")
-        table.add_row(escape(one.graph), one.vertex_order, one.edge_order, *ratios)
+        table.add_row(escape(one.graph), one.vertex_order, one.edge_order, *_hits(one))
     console.print(table, width=_width(console))
+
+
+def _hits(one: Locality) -> list[str]:
+    """'LRU (pinned)' at each of the card's capacities."""
+    pairs = [one.at(rows) for rows in _ROWS]
+    return ["no edges" if lru is None or pinned is None else f"{lru:.3f} ({pinned:.3f})" for lru, pinned in pairs]
 
 
 def _print_checks(console: Console, title: str, checks: Sequence[Check]) -> None:
