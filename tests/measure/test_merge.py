@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnomon.measure.levels.trace import Cost
+from gnomon.measure.levels.trace import Cost, Times
 from gnomon.measure.merge import Run, adopt_parents, merge
 from gnomon.measure.record import SPAN_LEVELS, Span
 from gnomon.measure.spans import parents
@@ -157,6 +157,15 @@ def test_parents_that_were_removed_and_found_again_merge_alike(program, rng):
 
 def _span(name, level, start, wall, parent=None, **attributes):
     return Span(name, level, start * 1e-6, wall * 1e-6, None, parent, attributes)
+
+
+def test_times_over_several_calls_are_taken_where_there_are_such():
+    layer = [_span("tiny", "model", 0, 100), _span("fc", "layer", 5, 90, 0, module="fc")]
+    times = [Times(110e-6, 110e-6), Times(30e-6, None)]
+    spans = merge([Run("model", [_span("tiny", "model", 0, 80)], {}), Run("layer", layer, {}, times)]).spans
+    fc = spans[1]
+    assert (fc.wall_s, fc.attributes["traced_s"]) == (pytest.approx(30e-6), pytest.approx(30e-6))
+    assert fc.start_s == pytest.approx(50e-6 * 5 / 10)  # half of what is left lies before it, as in the call
 
 
 def test_the_application_holds_the_model_which_keeps_the_time_of_its_own_run():

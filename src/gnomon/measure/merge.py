@@ -8,23 +8,30 @@ that knows both has it: the time that a parent has left goes between its childre
 
 What does not fit is told, not hidden: children that took longer in their run than their parent in its own are shrunk to
 fit, and `attributes['shrunk']` is the factor. `attributes['run']` names the run of the time, `traced_s` is the time as
-traced. Kernels of a device run behind the host: they keep their length and their order on each stream.
+traced, over the typical calls where there are several. Kernels of a device run behind the host: they keep their length
+and their order on each stream.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from gnomon.measure.levels.trace import Cost
+from gnomon.measure.levels.trace import Cost, Times
 from gnomon.measure.record import SPAN_LEVELS, Span, SpanLevel
+
+_ROUNDING = 1e-9  # sums of times that are equal but for their last bits
 
 
 class Run(NamedTuple):
-    """The spans of one call of a run, with parents. costs: of tracing one span of a level, where it is taken out."""
+    """The spans of one call of a run, with parents. costs: of tracing one span of a level, where it is taken out.
+
+    times: of each span over several calls, where there are such; else a span's own times are taken.
+    """
 
     level: SpanLevel
     spans: Sequence[Span]
     costs: Mapping[SpanLevel, Cost]
+    times: Sequence[Times] = ()
 
 
 class Merged(NamedTuple):
@@ -40,6 +47,7 @@ class _Node:
 
     span: Span
     run: SpanLevel
+    traced_s: float
     wall_s: float
     cpu_s: float | None
     raw: dict[SpanLevel, tuple[float, float]]
@@ -76,8 +84,9 @@ def _join(top: dict[tuple[str, int], _Node], run: Run, has_operators: bool) -> N
     has_operators: another run has the operators; those that it does not know (a composite operator around it, or parts
     inside it, which only the profiler tells apart) are passed through to what is around them.
     """
-    wall = corrected([span.wall_s for span in run.spans], run)
-    cpu = corrected([span.cpu_s or 0.0 for span in run.spans], run)
+    times = run.times or [Times(span.wall_s, span.cpu_s) for span in run.spans]
+    wall = corrected([one.wall_s for one in times], run)
+    cpu = corrected([one.cpu_s or 0.0 for one in times], run)
     nodes: list[_Node | None] = [None] * len(run.spans)
     seen: dict[tuple[int, str], int] = {}
     model = next((found for root in top.values() if (found := _find(root, "model")) is not None), None)
@@ -100,7 +109,8 @@ def _join(top: dict[tuple[str, int], _Node], run: Run, has_operators: bool) -> N
             continue
         seen[id(above), key] = count + 1
         if node is None:
-            node = _Node(span, run.level, wall[i], None if span.cpu_s is None else cpu[i], {})
+            cpu_s = None if span.cpu_s is None else cpu[i]
+            node = _Node(span, run.level, times[i].wall_s, wall[i], cpu_s, {})
             if not span.attributes.get("device"):
                 siblings[key, count] = node
             elif above is not None:
@@ -108,7 +118,8 @@ def _join(top: dict[tuple[str, int], _Node], run: Run, has_operators: bool) -> N
             else:  # nobody is known to have launched it: a root of its own
                 top[f"device {key}", count] = node
         elif run.level == "model" and span.level == "model":  # the application's call was not the untraced one
-            node.span, node.run, node.wall_s, node.cpu_s = span, run.level, span.wall_s, span.cpu_s
+            node.span, node.run = span, run.level
+            node.traced_s, node.wall_s, node.cpu_s = times[i].wall_s, times[i].wall_s, times[i].cpu_s
         node.raw[run.level] = (span.start_s, span.start_s + span.wall_s)
         nodes[i] = node
 
@@ -173,8 +184,7 @@ def _place(
 ) -> int:
     """Append a node's span and all below it to `out`; returns how many were shrunk. factor: what shrank the node."""
     index, wall = len(out), node.wall_s * factor
-    raw_start, raw_end = node.raw[node.run]
-    attributes: dict[str, Any] = {**node.span.attributes, "run": node.run, "traced_s": raw_end - raw_start}
+    attributes: dict[str, Any] = {**node.span.attributes, "run": node.run, "traced_s": node.traced_s}
     if factor < 1:
         attributes["shrunk"] = factor
     cpu = None if node.cpu_s is None else node.cpu_s * factor
@@ -205,7 +215,7 @@ def _place_children(
     inside.sort(key=lambda child: child.raw[run])
     inside += [child for child in children if run not in child.raw]  # not in that call: at the end
     total = sum(child.wall_s for child in inside)
-    factor = 1.0 if total <= wall else wall / total
+    factor = 1.0 if total <= wall * (1 + _ROUNDING) else wall / total
     left = max(wall - total * factor, 0.0)
     gaps, at = [], node.raw[run][0]
     for child in inside:

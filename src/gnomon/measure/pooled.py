@@ -8,7 +8,7 @@ import numpy as np
 
 from gnomon.core.stats import Interval, bootstrap_interval, hierarchical_interval, t_interval
 from gnomon.measure.child import Clock, clocked
-from gnomon.measure.levels.trace import Summary
+from gnomon.measure.levels.trace import Summary, Times
 from gnomon.measure.merge import Merged, Run, merge
 from gnomon.measure.record import Counter, Level, Session, Span, SpanLevel, Stage
 
@@ -92,8 +92,10 @@ def merged_call(untraced: Span, session: Session, summaries: Mapping[Level, Summ
         hooks = summaries["layer"].cost if "layer" in summaries else None
         if costs and hooks is not None:
             costs["layer"] = hooks
-        spans = _started(summary.spans, session, application_name) if level == "application" else summary.spans
-        runs.append(Run(level, spans, costs))
+        spans, times = summary.spans, summary.typical
+        if level == "application":
+            spans, times = _started(spans, times, session, application_name)
+        runs.append(Run(level, spans, costs, times))
     return merge(runs)
 
 
@@ -102,17 +104,22 @@ def _costed(level: SpanLevel) -> SpanLevel:
     return "operator" if level == "kernel" else level
 
 
-def _started(call: Sequence[Span], session: Session, name: str) -> tuple[Span, ...]:
+def _started(
+    call: Sequence[Span], times: Sequence[Times], session: Session, name: str
+) -> tuple[tuple[Span, ...], tuple[Times, ...]]:
     """The application's call inside the whole life of its process: import, build, first call, then the call itself."""
-    spans = [Span(name, "application", 0.0, 0.0, None, None)]
+    parts = [(part, float(getattr(session, key))) for part, key in _START]
+    before_s = sum(wall_s for _, wall_s in parts)
+    spans = [Span(name, "application", 0.0, before_s + call[0].wall_s, None, None)]
     at = 0.0
-    for part, key in _START:
-        wall_s = getattr(session, key)
+    for part, wall_s in parts:
         spans.append(Span(part, "application", at, wall_s, None, 0))
         at += wall_s
     first = len(spans)
     for span in call:
         parent = 0 if span.parent is None else span.parent + first
-        spans.append(replace(span, start_s=span.start_s + at, parent=parent))
-    spans[0] = replace(spans[0], wall_s=at + call[0].wall_s)
-    return tuple(spans)
+        spans.append(replace(span, start_s=span.start_s + before_s, parent=parent))
+    if not times:
+        return tuple(spans), ()
+    whole = Times(before_s + times[0].wall_s, None)
+    return tuple(spans), (whole, *(Times(wall_s, None) for _, wall_s in parts), *times)

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnomon.measure.levels.trace import cost_of, median_call, typical
+from gnomon.measure.levels.trace import Times, cost_of, median_call, typical, typical_times
+from gnomon.measure.record import Span
 from gnomon.measure.timing import Sample
 
 
@@ -29,3 +30,12 @@ def test_a_cost_is_a_median_with_its_standard_error_and_never_negative():
     assert cost.inside_s == 2e-6
     assert cost.total_s == 0.0
     assert cost.uncertainty_s == pytest.approx(1e-6 / 3**0.5)
+
+
+def test_typical_times_are_medians_over_the_calls_with_the_same_spans():
+    def call(*walls, name="a"):
+        return [Span(name, "operator", 0.0, wall, None if wall > 8 else wall / 2, None) for wall in walls]
+
+    times = typical_times([call(1.0, 5.0), call(2.0, 9.0), call(3.0, 7.0), call(9.0, 9.0, name="b")], call(0.0, 0.0))
+    assert times == (Times(2.0, 1.0), Times(7.0, 3.0))
+    assert typical_times([call(1.0)], call(1.0, 2.0)) == ()

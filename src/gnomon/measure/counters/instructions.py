@@ -1,8 +1,8 @@
 """Instructions of one call, counted exactly by valgrind's callgrind: the same number on a busy machine and a quiet one.
 
 Valgrind runs a program some fifty times slower and one thread at a time: it is for small tasks, and only when asked
-for. Counting is on for the calls alone. Calls are counted in blocks of 1, 2, 3 and 4, and what a call takes is the
-difference between a block and the one before: what surrounds the calls cancels.
+for. Counting is on for the calls alone. Calls are counted in blocks of 1, 4, 7 and 10, and what a call takes is a third
+of the difference between a block and the one before: what surrounds the calls cancels.
 """
 
 import itertools
@@ -25,8 +25,8 @@ from gnomon.measure.counters import client
 from gnomon.measure.record import Counter
 from gnomon.spec.task import Task
 
-LONGEST_CALL_S = 0.25  # of CPU time; the calls then take a few minutes
-_BLOCKS = (1, 2, 3, 4)
+LONGEST_CALL_S = 0.1  # of CPU time; the calls then take a few minutes
+_BLOCKS = (1, 4, 7, 10)
 _WARM_CALLS = 3
 _TOTALS = re.compile(r"^totals: (\d+)$", re.MULTILINE)
 _PART = re.compile(r"^part: (\d+)$", re.MULTILINE)
@@ -68,7 +68,8 @@ def count_instructions(task: Task, call_cpu_s: float, say: Callable[[str], None]
         )
     except GnomonError as error:
         return Counter("instructions", "valgrind", None, None, f"the task did not run under valgrind: {error}")
-    per_call = [float(b - a) for a, b in itertools.pairwise(totals)]
+    pairs = zip(itertools.pairwise(totals), itertools.pairwise(_BLOCKS), strict=True)
+    per_call = [(more - less) / (calls - fewer) for (less, more), (fewer, calls) in pairs]
     return Counter("instructions", "valgrind", t_interval(per_call), 1.0, None, _NOTE)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from gnomon.core.errors import NotRunnable
 from gnomon.measure.clock import Clock, elapsed
-from gnomon.measure.levels.trace import StageTimes, Summary
+from gnomon.measure.levels.trace import StageTimes, Summary, typical_times
 from gnomon.measure.record import Span
 from gnomon.workload.application import application, batches
 from gnomon.workload.program import Program, TrainingStep
@@ -42,7 +42,9 @@ def summary(tracer: "ApplicationTracer", kept: Sequence[int], median: int, clock
     for stage in dict.fromkeys(part.stage for call in calls for part in call.parts):
         parts = [part for call in calls for part in call.parts if part.stage == stage]
         stages.append(StageTimes(stage, tuple(p.wall_ns * 1e-9 for p in parts), tuple(p.cpu_ns * 1e-9 for p in parts)))
-    return Summary((), (), application_spans(tracer.calls[median], name), 0, None, stages=tuple(stages))
+    spans = application_spans(tracer.calls[median], name)
+    typical = typical_times([application_spans(call, name) for call in calls], spans)
+    return Summary((), (), spans, 0, None, stages=tuple(stages), typical=typical)
 
 
 class Part(NamedTuple):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gnomon.core.errors import CheckFailed
 from gnomon.measure.clock import Clock
-from gnomon.measure.levels.trace import Cost, Summary, cost_of
+from gnomon.measure.levels.trace import Cost, Summary, cost_of, typical_times
 from gnomon.measure.record import LayerTime, Span
 from gnomon.measure.spans import with_parents
 from gnomon.measure.timing import time_call
@@ -58,7 +58,8 @@ def summary(tracer: "LayerTracer", kept: Sequence[int], median: int, clock: Cloc
     cost = hook_cost(clock)
     layers = layer_times([tracer.calls[i] for i in kept], tracer.modules, tracer.output_shapes(), cost)
     spans, ambiguous = with_parents(layer_spans(tracer.calls[median], tracer.modules, name))
-    return Summary(tuple(layers), (), spans, ambiguous, cost)
+    calls = [layer_spans(tracer.calls[i], tracer.modules, name) for i in kept]
+    return Summary(tuple(layers), (), spans, ambiguous, cost, typical=typical_times(calls, spans))
 
 
 class LayerTracer:

@@ -21,7 +21,7 @@ import torch
 
 from gnomon.measure.clock import Clock
 from gnomon.measure.levels import operator
-from gnomon.measure.levels.trace import Summary
+from gnomon.measure.levels.trace import Summary, typical_times
 from gnomon.measure.record import Span
 from gnomon.measure.spans import parents
 from gnomon.workload.program import Program
@@ -47,18 +47,24 @@ def tracer(program: Program, clock: Clock, synchronize: Callable[[], None] | Non
 
 def summary(tracer: "LibraryTracer", kept: Sequence[int], median: int, clock: Clock, name: str) -> Summary:
     """Spans of the call `median` down to library calls; `name` is the step's."""
-    call = tracer.told[median]
-    spans = operator.operator_spans(tracer.calls[median], tracer.modules, name)
-    tree = parents(spans)
-    spans = [replace(span, parent=parent) for span, parent in zip(spans, tree.parent, strict=True)]
-    calls, outside = library_spans(spans, call)
+    spans, ambiguous, outside = _step_spans(tracer, median, name)
     remarks = []
     if outside:
         remarks.append(f"{outside} library calls of a step lie outside of every operator and are in no layer")
-    if not calls:
+    if not any(span.level == "kernel" for span in spans):
         remarks.append("no operator of this task calls oneDNN or MKL: all of them are ATen's own loops")
+    typical = typical_times([_step_spans(tracer, i, name)[0] for i in kept], spans)
     cost = operator.bracket_cost(clock)
-    return Summary((), (), (*spans, *calls), len(tree.ambiguous), cost, remarks=tuple(remarks))
+    return Summary((), (), tuple(spans), ambiguous, cost, remarks=tuple(remarks), typical=typical)
+
+
+def _step_spans(tracer: "LibraryTracer", call: int, name: str) -> tuple[list[Span], int, int]:
+    """The spans of one call, how many have no unique parent, and how many library calls have no operator."""
+    spans = operator.operator_spans(tracer.calls[call], tracer.modules, name)
+    tree = parents(spans)
+    spans = [replace(span, parent=parent) for span, parent in zip(spans, tree.parent, strict=True)]
+    calls, outside = library_spans(spans, tracer.told[call])
+    return [*spans, *calls], len(tree.ambiguous), outside
 
 
 class Told(NamedTuple):

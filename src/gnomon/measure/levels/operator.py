@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gnomon.measure.clock import Clock
 from gnomon.measure.levels.layer import LayerTracer, layer_spans, why_not
-from gnomon.measure.levels.trace import Cost, Summary, cost_of
+from gnomon.measure.levels.trace import Cost, Summary, cost_of, typical_times
 from gnomon.measure.record import OperatorTime, Span
 from gnomon.measure.spans import with_parents
 from gnomon.measure.timing import time_call
@@ -42,7 +42,8 @@ def summary(tracer: "OperatorTracer", kept: Sequence[int], median: int, clock: C
     cost = bracket_cost(clock)
     operators = operator_times([tracer.calls[i] for i in kept], tracer.modules, cost)
     spans, ambiguous = with_parents(operator_spans(tracer.calls[median], tracer.modules, name))
-    return Summary((), tuple(operators), spans, ambiguous, cost)
+    calls = [operator_spans(tracer.calls[i], tracer.modules, name) for i in kept]
+    return Summary((), tuple(operators), spans, ambiguous, cost, typical=typical_times(calls, spans))
 
 
 class OpEvent(NamedTuple):

@@ -59,6 +59,14 @@ class StageTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds of one span; cpu_s None where only wall time is known."""
+
+    wall_s: float
+    cpu_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What one traced run saw: times per step, one representative step as spans with parents, events per step.
 
@@ -74,6 +82,7 @@ class Summary:
     stages: tuple[StageTimes, ...] = ()
     counters: tuple[Counts, ...] = ()
     remarks: tuple[str, ...] = ()
+    typical: tuple[Times, ...] = ()
 
 
 def typical(samples: Sequence[Sample]) -> list[int]:
@@ -81,6 +90,20 @@ def typical(samples: Sequence[Sample]) -> list[int]:
     order = sorted(range(len(samples)), key=lambda i: samples[i].wall_ns)
     cut = int(_TRIM * len(order))
     return sorted(order[cut : len(order) - cut])
+
+
+def typical_times(calls: Sequence[Sequence[Span]], like: Sequence[Span]) -> tuple[Times, ...]:
+    """Median times of each span of `like` over the calls that have the same spans in the same order.
+
+    A single call, on a machine that others use, has some spans in which the process had to wait.
+    """
+    wanted = [(span.level, span.name) for span in like]
+    same = [spans for spans in calls if [(span.level, span.name) for span in spans] == wanted]
+    times = []
+    for spans in zip(*same, strict=True):
+        cpu = [span.cpu_s for span in spans if span.cpu_s is not None]
+        times.append(Times(statistics.median(s.wall_s for s in spans), statistics.median(cpu) if cpu else None))
+    return tuple(times)
 
 
 def median_call(samples: Sequence[Sample]) -> int:
