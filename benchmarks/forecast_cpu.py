@@ -120,6 +120,36 @@ def row(name: str, seconds: float, plain: Any, calibrated: Any, readings: Sequen
     }  # fmt: skip
 
 
+def agreement(rows: Sequence[Any], usual_s: float) -> dict[str, float]:
+    """How far the measurements agree with themselves: means over models of what rounds of one model differ by, and of
+    the error at which a forecast that knew their true mean would still be scored.
+
+    Rounds in the usual state where there are two, else all of them, scaled to it as `measured_s` does.
+    """
+    from gnomon.measure.spread import of_times
+
+    spreads = []
+    for one in rows:
+        times = [r["seconds"] for r in calm(one["readings"], usual_s)]
+        if len(times) < 2:
+            times = [r["seconds"] * usual_s / r["reference_s"] for r in one["readings"]]
+        spreads.append(of_times(times, "cpu"))
+    known = [one for one in spreads if one.floor is not None]
+    return {
+        "models": len(known),
+        "between": statistics.fmean(one.between.value for one in known),
+        "floor": statistics.fmean(one.floor or 0.0 for one in known),
+    }
+
+
+def floor_line(found: dict[str, float]) -> str:
+    """The least mean error that any predictor can be scored, as text."""
+    return (
+        f"rounds of one model differ by {found['between']:.1%} (mean of {found['models']} models): against them no "
+        f"predictor can be scored below a mean error of {found['floor']:.1%}"
+    )
+
+
 def summary(rows: Sequence[Any], which: str) -> dict[str, float]:
     errors = sorted(one[which]["error"] for one in rows)
     return {
@@ -180,6 +210,8 @@ def run(module: str, budget_s: float, rounds: int, seconds: float) -> dict[str, 
             f"{which}: mean error {one['mean']:.1%} (bar {BARS[which]:.0%}), median {one['median']:.1%}, worst "
             f"{one['worst']:.1%}; {one['coverage']:.0%} of the 90 % intervals hold the measurement"
         )
+    agreed = agreement(rows, usual_s)
+    print(floor_line(agreed))
     disturbed = [name for name in cases if not calm(readings[name], usual_s)]
     warnings = list(calibration.warnings)
     if disturbed:
@@ -191,7 +223,7 @@ def run(module: str, budget_s: float, rounds: int, seconds: float) -> dict[str, 
         "clock": "process CPU time", "versions": dict(calibration.versions), "allocator": calibration.allocator,
         "reference_s": usual_s, "rounds": rounds, "seconds_each": seconds, "calibration_budget_s": budget_s,
         "kernels": len(calibration.samples), "factors": to_json(calibration.factors), "host": to_json(calibration.host),
-        "warnings": warnings, "rows": rows, "summary": summaries,
+        "warnings": warnings, "rows": rows, "summary": summaries, "agreement": agreed,
         "bars": {which: one["mean"] <= BARS[which] for which, one in summaries.items()},
     }  # fmt: skip
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gnomon.core.records import from_json
 from gnomon.forecast.evaluate import Evaluation
-from gnomon.report.accuracy import ablation, markdown
+from gnomon.report.accuracy import ablation, calibrated_cpu, markdown
 
 PAGE = Path(__file__).with_name("accuracy.md")
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -31,7 +31,8 @@ def page() -> str:
     accuracy = json.loads((RESULTS / "forecast_accuracy.json").read_text("utf-8"))
     compared = json.loads((RESULTS / "forecast_ablation.json").read_text("utf-8"))
     evaluation: Evaluation = from_json(accuracy, Evaluation)
-    return f"{HEAD}\n{ablation(compared)}\n{markdown(evaluation)}"
+    on_cpu = json.loads((RESULTS / "forecast_cpu.json").read_text("utf-8"))
+    return f"{HEAD}\n{ablation(compared)}\n{calibrated_cpu(on_cpu)}\n{markdown(evaluation)}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from gnomon.core.records import structure, to_json
 from gnomon.core.stats import Interval, hierarchical_interval, trimmed_mean
 from gnomon.measure.child import Progress, Variant, checked, environment, now, run_session, silent
 from gnomon.measure.counters.instructions import count_instructions
+from gnomon.measure.drift import drift
 from gnomon.measure.levels.model import model_span
 from gnomon.measure.levels.trace import Summary
 from gnomon.measure.merge import adopt_parents
@@ -244,6 +245,7 @@ def _warnings(
             f"the process had a CPU for {cpu / wall:.0%} of the time: others use this machine, or the task waits. "
             "Wall times and throughput are too slow by as much; CPU times are not"
         )
+    warnings += drift(model, "cpu" if task.device == "cpu" else "wall")
     if len(set(digests)) > 1:
         warnings.append(
             f"{len(set(digests))} different outputs in {len(digests)} sessions: the task is not deterministic"

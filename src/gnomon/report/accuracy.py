@@ -87,6 +87,18 @@ def doubtful(models: Iterable["ModelError"]) -> list[str]:
     ]
 
 
+def floor(evaluation: "Evaluation") -> str:
+    """What is known of the error below which no predictor could be scored on this pack."""
+    labels = [(m.device, m.model, m.mode, m.seqlen, m.batch, m.option) for m in evaluation.models]
+    repeated = len(labels) - len(set(labels))
+    if repeated:
+        return f"{repeated} of {len(labels)} labels repeat others; what these differ by is no forecast's fault."
+    return (
+        "The pack holds one time per kernel and model, no repeats: what its sessions differ by, and so the error below "
+        "which no predictor can be scored, is not known. On a machine of your own `gnomon run` states it."
+    )
+
+
 def _cells(row: Row) -> list[str]:
     return [row.group, f"{row.number:,}", f"{row.mean:.1f}", f"{row.median:.1f}", f"{row.worst:.0f}",
             f"{row.coverage:.0f} %", f"{row.width:.2f}"]  # fmt: skip
@@ -104,6 +116,7 @@ def print_accuracy(console: "Console", evaluation: "Evaluation") -> None:
         for row in rows:
             table.add_row(*_cells(row))
         console.print(table)
+    console.print(floor(evaluation), markup=False, highlight=False)
     for line in doubtful(evaluation.models):
         console.print(f"doubtful label: {line}", markup=False, highlight=False)
 
@@ -115,6 +128,7 @@ def markdown(evaluation: "Evaluation") -> str:
         lines = [f"## {title}", "", "| | " + " | ".join(HEAD) + " |", "|---|" + "---:|" * len(HEAD)]
         lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
         parts.append("\n".join(lines))
+    parts.append(floor(evaluation))
     found = doubtful(evaluation.models)
     if found:
         parts.append(
@@ -145,6 +159,22 @@ def ablation(compared: Mapping[str, Any]) -> str:
     training = compared["about"]["training"]["neusight"]
     lines += ["", _COMPARED.format(**training)]
     return "\n".join(lines) + "\n"
+
+
+def calibrated_cpu(found: Mapping[str, Any]) -> str:
+    """The result of `benchmarks/forecast_cpu.py` as Markdown, next to the error below which nobody could be scored."""
+    what = f"{len(found['rows'])} models on {found['device']}, one thread."
+    lines = ["## A CPU before and after calibration", "", what, "", "| | mean % | median % | worst % | in 90 % interval |", "|---|---:|---:|---:|---:|"]  # fmt: skip
+    for which, one in found["summary"].items():
+        cells = " | ".join(f"{100 * one[key]:.1f}" for key in ("mean", "median", "worst"))
+        lines.append(f"| {which} | {cells} | {100 * one['coverage']:.0f} % |")
+    agreed = found["agreement"]
+    said = (
+        f"Rounds of one model, each a fresh process, differ by {100 * agreed['between']:.1f} % (standard deviation, "
+        f"mean of {agreed['models']} models). A forecast that knew the true means would be scored against them with a "
+        f"mean error of {100 * agreed['floor']:.1f} %: no predictor can be scored below that."
+    )
+    return "\n".join([*lines, "", said]) + "\n"
 
 
 def _short(device: str) -> str:

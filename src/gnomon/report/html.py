@@ -11,7 +11,8 @@ from gnomon.core.errors import NotRunnable
 from gnomon.forecast.record import Forecast
 from gnomon.measure.analyses import join
 from gnomon.measure.record import Measurement
-from gnomon.report import figures, flame, text
+from gnomon.measure.spread import of_measurement
+from gnomon.report import figures, flame, text, verdict
 from gnomon.report.examination import Examination, faults_per_call, headlines, machine, median_of, quality_cost, sizes
 from gnomon.report.files import write_text
 from gnomon.report.templates import render_template
@@ -89,6 +90,7 @@ def render(examination: Examination) -> str:
         ranked=ranked,
         here=here,
         held=bool(here and median and here.total.low_s <= median.value <= here.total.high_s),
+        spread=verdict.spread(of_measurement(m)) if untraced else "",
         against_here=lambda f: _against_here(f, e),
         bounds_met=sorted({what for f in ranked for what in f.bound_shares}),
         unknown_ops=unknown,
