@@ -6,6 +6,7 @@ real ones, because they say which rows are looked up.
 """
 
 import functools
+import random
 import statistics
 import time
 from collections import Counter
@@ -24,17 +25,17 @@ from gnomon.core.process import JSON, progress
 from gnomon.core.records import from_json, to_json
 from gnomon.devices.host import host
 from gnomon.measure.clock import Clock
-from gnomon.measure.timing import Candidate, CandidateFailed, Sample, time_call, time_interleaved
+from gnomon.measure.timing import Candidate, Sample, quiet_collector, time_call
 from gnomon.measure.unique import AS_IS, Composition, UniqueOperator, UniqueOperators, operator_digest
 from gnomon.spec.task import Task
 from gnomon.workload import program as workload
 from gnomon.workload.capture import attributes
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
-_ROUNDS = 9
+_ROUNDS, _LEAST_ROUNDS = 9, 3
 _SHORTEST_S = 0.01  # of a piece's share of the budget
 _WARMUP_NS, _BLOCK_NS = 20e6, 1e6
-_MOST_COPIES_BYTES = 2**28
+_MOST_COPIES, _MOST_COPIES_BYTES, _SMALL_WEIGHTS_BYTES = 32, 2**28, 2**16
 _PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "linear"}
 _CONVOLUTIONS = {"convolution"}
 
@@ -185,7 +186,9 @@ class Piece:
         )
 
     def _inside(self, made: Made | None) -> tuple[int, int] | None:
-        return (made.call - self.first, made.output) if made is not None and made.call >= self.first else None
+        if made is None or not self.first <= made.call < self.first + len(self.calls):
+            return None
+        return made.call - self.first, made.output
 
     @property
     def weight_bytes(self) -> int:
@@ -310,10 +313,14 @@ def unique(arguments: JSON) -> JSON:
     operators: tuple[UniqueOperator, ...] = ()
     for length in arguments["lengths"]:
         progress(f"pieces of {length} operators")
-        measured, composition = compose(program.step, pieces(calls, length), length, timer, arguments["budget_s"])
-        compositions.append(composition)
-        if length == 1:
-            operators = _operators(calls, measured, timer)
+        cut = pieces(calls, length)
+        with (
+            quiet_collector()
+        ):  # once for all pieces: to look through all that torch has imported takes longer than most
+            measured, composition = compose(program.step, cut, length, timer, arguments["budget_s"])
+            compositions.append(composition)
+            if length == 1:
+                operators = _operators(calls, measured, timer)
     return to_json(
         UniqueOperators(
             task=task.name,
@@ -386,7 +393,9 @@ class Timer:
 
     def _copies(self, piece: Piece) -> int:
         mine = piece.weight_bytes
-        return max(1, round(min(self.weights_bytes, _MOST_COPIES_BYTES) / mine)) if mine > 4096 else 1
+        if mine < _SMALL_WEIGHTS_BYTES:
+            return 1
+        return min(max(round(min(self.weights_bytes, _MOST_COPIES_BYTES) / mine), 1), _MOST_COPIES)
 
     def _timed(self, candidates: list[Candidate], budget_s: float) -> list[list[Sample]]:
         """Each candidate warmed up, then in blocks of a millisecond at least, which hide the cost of starting one."""
@@ -400,10 +409,17 @@ class Timer:
                     calls += 1
                 repeat = round(_BLOCK_NS * calls / (self.clock.wall_ns() - start))
             ready.append(one._replace(repeat=max(repeat, 1)))
-        try:
-            return time_interleaved(ready, self.clock, _ROUNDS, budget_s / 2, synchronize=self._synchronize)
-        except CandidateFailed as failed:
-            raise failed.error from failed
+        samples: list[list[Sample]] = [[] for _ in ready]
+        order, rng, start = list(range(len(ready))), random.Random(0), self.clock.wall_ns()
+        for round_ in range(_ROUNDS):
+            if round_ >= _LEAST_ROUNDS and self.clock.wall_ns() - start > budget_s / 2 * 1e9:
+                break
+            rng.shuffle(order)
+            for i in order:
+                one = ready[i]
+                with one.scope():
+                    samples[i].append(time_call(one.step, self.clock, one.repeat, self._synchronize))
+        return samples
 
     @property
     def _synchronize(self) -> Callable[[], None] | None:
