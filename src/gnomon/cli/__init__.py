@@ -33,6 +33,7 @@ _VERBS = {
     "devices": "the catalogue of devices, and this machine's measured peaks",
     "doctor": "what works on this machine, and what each missing part costs",
     "db": "the store of results: list, show, export",
+    "export": "a stored run for Perfetto, OpenTelemetry, Parquet, CSV or Markdown",
     "report": "write the report of a stored run again",
 }
 

@@ -14,6 +14,7 @@ from gnomon.pipeline.comparing import (
     stored_measurement,
 )
 from gnomon.pipeline.examining import Plan, examine, recall, write
+from gnomon.pipeline.exporting import Exported, export_run
 from gnomon.pipeline.forecasting import forecast_everywhere, sweep_task
 from gnomon.pipeline.importing import import_trace
 from gnomon.pipeline.loading import load_test, max_qps
@@ -23,6 +24,7 @@ from gnomon.pipeline.verifying import log_lock, record_log, verify_lock, verify_
 
 __all__ = [
     "LEAST_CALIBRATION_S",
+    "Exported",
     "Plan",
     "analyze",
     "break_even",
@@ -34,6 +36,7 @@ __all__ = [
     "compare_stored",
     "compare_tasks",
     "examine",
+    "export_run",
     "forecast_everywhere",
     "import_trace",
     "load_baseline",

@@ -1,0 +1,1 @@
+from tests.report.conftest import examination  # noqa: F401 - a fixture
