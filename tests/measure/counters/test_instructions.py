@@ -15,7 +15,8 @@ needs_valgrind = pytest.mark.skipif(
 
 
 def _dump(part, total):
-    return f"# callgrind format\nversion: 1\npid: 7\npart: {part}\n\nevents: Ir\nsummary: {total + 9}\n\nfn=(1) a\n0 1\n\ntotals: {total}\n"
+    head = f"# callgrind format\nversion: 1\npid: 7\npart: {part}\n\nevents: Ir\nsummary: {total + 9}\n"
+    return f"{head}\nfn=(1) a\n0 1\n\ntotals: {total}\n"
 
 
 def test_the_totals_of_the_blocks_are_read_in_their_order():
@@ -60,6 +61,7 @@ def test_a_task_that_takes_too_long_under_valgrind_is_told_and_fails_nothing():
 
 @needs_valgrind
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # Python and torch start under valgrind, twice
 def test_twice_the_work_is_twice_the_instructions():
     def count(batch):
         task = tasks.linear(width=256, dims={"B": batch})
