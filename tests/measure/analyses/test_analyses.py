@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -300,3 +301,13 @@ def test_a_level_that_was_not_available_gives_its_reason(examination):
     reason = "level 'layer' is not available: the model is compiled"
     compiled = dataclasses.replace(examination.measurement, layers=(), warnings=(reason,))
     assert registry.analyze(of_measurements([compiled]), "layers").missing == reason
+
+
+@pytest.mark.parametrize("name", registry.FORMS)
+def test_every_analysis_and_column_is_documented(name):
+    page = (Path(__file__).parents[3] / "docs" / "analyses.md").read_text("utf-8")
+    section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+    form = registry.FORMS[name]
+    assert form.question in section
+    for column in form.columns:
+        assert f"| `{column.name}` | {column.unit} | {column.about} |" in section
