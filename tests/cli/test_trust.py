@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from gnomon.cli import main
 from gnomon.spec.load import load
 from gnomon.spec.trust import trusted
-from tests.spec.write import MODEL, task, write
+from tests.spec.write import MODEL, SIZES, manifest, task, write
 
 INLINE = {**MODEL, "stages": {"preprocess": {"code": "def preprocess(context, batch):\n    return batch\n"}}}
 
@@ -28,6 +28,15 @@ def test_the_code_is_shown_and_agreed_to_and_taken_back(tmp_path):
     assert run(path, "--remove").exit_code == 0
     assert run("--json").stdout == "{}\n"
     assert run(path, "--remove").exit_code == 2
+
+
+def test_code_in_a_matrix_is_shown_and_agreed_to_as_well(tmp_path):
+    document = manifest("Task", dims=SIZES, matrix={"model": [MODEL, INLINE]})
+    path = write(tmp_path, "task.yaml", document)
+    assert CliRunner().invoke(main, ["resolve", f"{path}#2"]).exit_code == 2
+    result = run(path, "--yes")
+    assert "def preprocess(context, batch)" in result.stderr
+    assert CliRunner().invoke(main, ["resolve", f"{path}#2"]).exit_code == 0
 
 
 def test_a_manifest_without_code_needs_no_trust(tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -6,6 +8,7 @@ from gnomon.core.records import structure, to_json
 from gnomon.measure import session
 from gnomon.measure.levels.trace import Summary
 from gnomon.measure.record import Session
+from gnomon.spec.task import Output
 from tests.measure import tasks
 
 
@@ -71,6 +74,13 @@ def test_a_variant_that_fails_while_it_is_timed_leaves_whole_rounds_of_the_other
 def test_a_variant_on_its_own_raises_its_error(variant, error, message):
     with pytest.raises(error, match=message):
         session.times(request(tasks.linear(), variant))
+
+
+def test_outputs_other_than_declared_are_not_timed_unless_a_recipe_made_them():
+    task = tasks.linear()
+    task = replace(task, model=replace(task.model, outputs=(Output("y", "float32", ("B", 9)),)))
+    with pytest.raises(CheckFailed, match=r"'y' is declared \[B, 9\]: axis 1: wanted 9, got 8"):
+        session.times(request(task, "eager"))
 
 
 def test_a_preparer_that_is_not_there_is_named():

@@ -42,5 +42,14 @@ def test_every_key_is_explained(record):
         assert re.search(rf"\b{field_key(field)}\b", PAGE), f"docs/manifest.md does not mention {field_key(field)}"
 
 
+@pytest.mark.parametrize(
+    "record", [manifest.ReferenceLogSpec, manifest.Result, manifest.Expected], ids=lambda r: r.__name__
+)
+def test_every_key_of_a_reference_log_is_explained(record):
+    page = (Path(__file__).parents[2] / "docs" / "verify.md").read_text("utf-8")
+    for field in dataclasses.fields(record):
+        assert f"`{field_key(field)}`" in page, f"docs/verify.md does not mention {field_key(field)}"
+
+
 def test_the_limits_are_those_of_the_reader():
     assert f"{LARGEST_FILE // 1024} KiB, {DEEPEST} levels, {MOST_NODES:,} values" in PAGE

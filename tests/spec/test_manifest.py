@@ -66,6 +66,7 @@ def other(value):
     if isinstance(value, int | float):
         return value + 1 if value >= 1 else value / 2 + 0.01
     known = {"training": "inference", "bfloat16": "float16", "sgd": "adam", "sum": "mean", "python": "huggingface"}
+    known |= {"1.0": "2.0", "abc@^1.0": "abc@^2.0"}
     known |= {"layer": "model", "quality": "throughput_per_s", "cpu_p50_s": "latency_p50_s", "offline": "single-stream"}
     known |= {"float32": "float64", "int64": "int32", "0" * 64: "1" * 64}
     return known.get(value, value[:-1] + ("Z" if value[-1].isupper() else "z"))
@@ -76,6 +77,55 @@ LEAVES = [
     for place, value in leaves(WHOLE)
     if place[0] == "spec" and place not in {("spec", "model", "source")}  # another source wants other keys
 ]
+
+
+LOCK = {"task": "a", "version": "1.0", "parts": {"task": "sha256:" + "0" * 64}, "target": "abc", "dims": {"B": 1}}
+OTHERS = [
+    manifest(
+        "Dataset",
+        splits={
+            "train": {"source": {"generate": "a.b:c", "arguments": {"rows": 3}, "seed": 2}, "count": 3},
+            "test": {"source": {"url": "https://example.org/x"}, "sha256": "0" * 64},
+            "rest": {
+                "source": {"package": "a/b"}, "sha256": "0" * 64, "schema": {"x": {"dtype": "float32", "shape": [2]}}
+            },
+        },
+        feeds="train",
+    ),
+    manifest(
+        "Task",
+        matrix={"model": [{"ref": "abc@^1.0"}, MODEL], "dtype": ["bfloat16"], "dims": {"B": [3]}},
+        software={"file": "./software.yaml"},
+        extends={"ref": "abc"},
+    ),
+    manifest(
+        "ReferenceLog",
+        lock=LOCK,
+        device="cpux",
+        machine={"cpu": "abc", "cores": 3},
+        software={"torch": "2.9.1"},
+        metrics={"cpu_p50_s": {"value": 1.5, "unit": "s", "n": 3, "ci95": [1.5, 2.5], "samples": [1.5]}},
+        outputs=[
+            {"name": "out", "dtype": "float32", "shape": [2], "digest": "sha256:" + "0" * 64, "file": "a.npy",
+             "sha256": "0" * 64, "atol": 1.5, "rtol": 2.5},
+        ],
+        author="abc",
+        date="2026-01-01",
+    ),
+]  # fmt: skip
+STRUCTURAL = {("spec", "feeds"), ("spec", "matrix", "model", 1, "source")}  # another value wants other keys
+
+
+@pytest.mark.parametrize("document", OTHERS, ids=lambda d: d["kind"])
+def test_every_leaf_of_the_other_kinds_counts_too(document):
+    digest, seen = read(document).digest, set()
+    for place, value in leaves(document):
+        if place[0] != "spec" or place in STRUCTURAL:
+            continue
+        changed_value = "sha256:" + "1" * 64 if str(value).startswith("sha256:") else other(value)
+        seen.add(read(changed(document, place, changed_value)).digest)
+        assert digest not in seen, place
+    assert len(seen) > 5
 
 
 @pytest.mark.parametrize(

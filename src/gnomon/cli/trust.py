@@ -44,8 +44,13 @@ def _code(spec: object) -> list[tuple[str, str]]:
     """Inline code of a model, or of a task with its model inside. Raises UsageError when there is none."""
     from gnomon.core.errors import UsageError
 
-    stages = getattr(getattr(spec, "model", spec), "stages", None)
-    found = [(name, getattr(stages, name, None)) for name in ("preprocess", "postprocess")]
+    matrix = getattr(spec, "matrix", None)
+    models = [getattr(spec, "model", spec), *(matrix.model if matrix is not None else ())]
+    found = [
+        (name, getattr(getattr(model, "stages", None), name, None))
+        for model in models
+        for name in ("preprocess", "postprocess")
+    ]
     code = [(name, stage.code) for name, stage in found if stage is not None and stage.code is not None]
     if not code:
         raise UsageError("this manifest holds no inline code, so there is nothing to agree to")
