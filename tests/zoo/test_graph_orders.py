@@ -59,6 +59,12 @@ def test_reverse_cuthill_mckee_makes_bands_as_narrow_as_scipy_does():
         assert ours <= 1.25 * theirs  # ties are broken in another way
 
 
+def test_neighbours_of_a_vertex_follow_by_name_or_by_rising_degree_and_then_all_is_reversed():
+    graph = Graph.of_edges(8, [[0, 1, 1, 1, 2, 2, 3], [1, 2, 3, 4, 5, 6, 7]])  # 2 has three neighbours, 3 two, 4 one
+    assert order.breadth_first(graph).tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert order.reverse_cuthill_mckee(graph)[::-1].tolist() == [0, 1, 4, 3, 2, 7, 5, 6]
+
+
 def test_the_most_used_rows_come_first():
     graph = power_law(200, 2_000, seed=0, largest=100)
     uses = np.bincount(graph.sources, minlength=200)[order.by_degree(graph)]

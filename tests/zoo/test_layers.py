@@ -134,7 +134,7 @@ def test_attention_over_the_neighbours_of_every_vertex_sums_to_one(way):
     graph, layer = GRAPHS["skewed"], build("gat", 5, 4)
     prepared = ready(layer, graph, way)
     with torch.inference_mode():
-        _, *scores = layer.combine(100 * torch.randn(30, 5, dtype=torch.float64))
+        _, *scores = layer.combine(1e5 * torch.randn(30, 5, dtype=torch.float64))
         weight = layer.weights(*scores, prepared)
     assert (weight >= 0).all()
     total = torch.zeros(30, 2, dtype=torch.float64).index_add(0, prepared.target_E, weight)

@@ -72,7 +72,7 @@ def markdown(found: GcnCharacterization) -> str:
                 explored.append(
                     (title, _what(one), one.implementation, text.seconds(one.seconds), ratio, _than(one, other))
                 )
-    parts = [
+    parts: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = [
         ("## Graphs", ("graph", "origin", "law", "vertices", "edges", "features", "largest degree"),
          [(g.name, f"{g.origin}: {g.note}", g.law, f"{g.vertices:,}", f"{g.edges:,}", f"{g.features:,}",
            f"{g.largest_degree:,}") for g in found.graphs]),
