@@ -164,7 +164,8 @@ def ablation(compared: Mapping[str, Any]) -> str:
 def calibrated_cpu(found: Mapping[str, Any]) -> str:
     """The result of `benchmarks/forecast_cpu.py` as Markdown, next to the error below which nobody could be scored."""
     what = f"{len(found['rows'])} models on {found['device']}, one thread."
-    lines = ["## A CPU before and after calibration", "", what, "", "| | mean % | median % | worst % | in 90 % interval |", "|---|---:|---:|---:|---:|"]  # fmt: skip
+    head = ("| | mean % | median % | worst % | in 90 % interval |", "|---|---:|---:|---:|---:|")
+    lines = ["## A CPU before and after calibration", "", what, "", *head]
     for which, one in found["summary"].items():
         cells = " | ".join(f"{100 * one[key]:.1f}" for key in ("mean", "median", "worst"))
         lines.append(f"| {which} | {cells} | {100 * one['coverage']:.0f} % |")
