@@ -85,6 +85,9 @@ ordered = graph.renamed(by_degree(graph))
 assert Reuse.of(ordered.sources).pinned_ratio(50) == reuse.pinned_ratio(50)  # names change nothing there
 ```
 
+Bytes are counted as if every neighbour's row came from memory. Where a phase reaches more than 100 % of this machine's
+roofline in the tables, many rows came from a cache.
+
 Counted are also the additions that a scatter makes into rows that others add to as well, and how evenly vertices or
 edges fall on workers. What needs a GPU or counters of the memory controller cannot be seen here, and says so."""
 

@@ -17,6 +17,7 @@ GAIN = 1.05  # a smaller gain is not worth a change
 _MUCH_NARROWER = 4  # F >= 4 H, where the card expects combine-first to win by 2
 _WORKERS = 16
 _WIDE = 128
+_ROWS = (250, 1000, 4000)  # of the many simulated capacities, those that are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +245,7 @@ def _(c: GcnCharacterization) -> _Found | None:
         return found
     rows = 1000
     before, after = (one.at(rows)[0] or 0.0 for one in hits if one is not None)
-    told = f"{found.evidence} than by community; simulated hits of {rows} rows go from {before:.1%} to {after:.1%}"
+    told = f"{found.evidence} as by community; simulated hits of {rows} rows go from {before:.1%} to {after:.1%}"
     return _Found(found.verdict, told, {**found.values, "hits_random": before, "hits_community": after})
 
 
@@ -266,7 +267,9 @@ def _(c: GcnCharacterization) -> _Found | None:
     better = [pinned > lru for _, lru, pinned in pairs if lru is not None and pinned is not None]
     if not better:
         return None
-    told = "; ".join(f"{rows} rows: {lru:.1%} by LRU, {pinned:.1%} pinned" for rows, lru, pinned in pairs[:4])
+    told = "; ".join(
+        f"{rows} rows: {lru:.1%} by LRU, {pinned:.1%} pinned" for rows, lru, pinned in pairs if rows in _ROWS
+    )
     _, lru, pinned = pairs[0]
     return _Found(
         _agreed(better), f"simulated hits of a power-law graph, {told}", {"lru": lru or 0.0, "pinned": pinned or 0.0}
