@@ -84,13 +84,16 @@ def test_integers_are_the_real_ones_because_they_say_what_is_looked_up(calls):
 
 
 def test_weights_are_known_and_each_copy_has_its_own(calls):
-    product = next(call for call in calls if call.name == "aten.addmm.default")
-    assert [spec.is_weight for spec, _ in product.inputs] == [True, False, True]
-    piece = replay.Piece((product,), calls.index(product))
+    products = [call for call in calls if call.name == "aten.addmm.default"]
+    widest = max(products, key=lambda call: max(spec.bytes for spec, _ in call.inputs))
+    assert [spec.is_weight for spec, _ in widest.inputs] == [True, False, True]
+    piece = replay.Piece((widest,), calls.index(widest))
     timer = replay.Timer(Clock(), "cpu", weights_bytes=10 * piece.weight_bytes, clock_is_cpu=True)
-    big = dataclasses.replace(timer, weights_bytes=1e12)
-    assert timer._copies(piece) == (10 if piece.weight_bytes >= 2**16 else 1)
-    assert big._copies(piece) <= 32
+    assert timer._copies(piece) == 10  # as many as the model's weights are more than its own
+    assert dataclasses.replace(timer, weights_bytes=1e12)._copies(piece) == 32
+    assert dataclasses.replace(timer, weights_bytes=0)._copies(piece) == 1
+    narrow = next(call for call in products if call.inputs[2][0].shape == (64, 64))
+    assert timer._copies(replay.Piece((narrow,), calls.index(narrow))) == 1  # too small to matter
 
 
 def test_a_training_step_is_cut_too_with_its_optimizer():
