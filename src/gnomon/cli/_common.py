@@ -1,5 +1,6 @@
 """What the verbs share: the `--json` option, options of a task, and where people's text goes."""
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gnomon.core.errors import GnomonError
     from gnomon.spec.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,7 +46,10 @@ def progress_console() -> "Console":
 
 @dataclass(frozen=True, slots=True)
 class TaskChoice:
-    """The task that the command line names, with what it changes about it."""
+    """The task that the command line names, with what it changes about it.
+
+    keeps_runs: the command stores what it does, so a task that cannot be resolved is stored as a failed run.
+    """
 
     name: str
     dims: dict[str, int]
@@ -52,14 +57,31 @@ class TaskChoice:
     mode: str | None
     device: str
     trust: bool
+    keeps_runs: bool = False
+    store_url: str | None = None
 
     def resolve(self) -> "Task":
         """Follow the manifest's references. Raises ManifestError with every problem found."""
+        from gnomon.core.errors import GnomonError
         from gnomon.spec.resolve import resolve
 
-        return resolve(
-            self.name, dims=self.dims, dtype=self.dtype, mode=self.mode, device=self.device, trust=self.trust
-        )
+        try:
+            return resolve(
+                self.name, dims=self.dims, dtype=self.dtype, mode=self.mode, device=self.device, trust=self.trust
+            )
+        except GnomonError as error:
+            if self.keeps_runs:
+                self._store_failure(error)
+            raise
+
+    def _store_failure(self, error: "GnomonError") -> None:
+        from gnomon.core.errors import GnomonError
+        from gnomon.store.store import open_store
+
+        command = click.get_current_context().command_path.partition(" ")[2].removesuffix(" TASK")
+        with contextlib.suppress(GnomonError):  # a store that cannot be written must not hide why the task is refused
+            run = open_store(self.store_url).begin(command, {"target": self.name, "dims": self.dims}, task=self.name)
+            run.end("failed", str(error), error.outcome)
 
 
 def with_task(*, on_device: bool = False) -> Callable[[F], F]:
@@ -88,7 +110,8 @@ def with_task(*, on_device: bool = False) -> Callable[[F], F]:
                 mode: str | None, trust: bool, **rest: Any) -> Any:  # fmt: skip
             device = rest.pop("device") if on_device else "cpu"
             chosen_mode = "training" if mode == "train" else mode
-            choice = TaskChoice(task, parse_dims(batch, seqlen, dims), dtype, chosen_mode, device, trust)
+            kept = {"keeps_runs": True, "store_url": rest["store_url"]} if "store_url" in rest else {}
+            choice = TaskChoice(task, parse_dims(batch, seqlen, dims), dtype, chosen_mode, device, trust, **kept)
             return command(choice=choice, **rest)
 
         for option in reversed([*options, where] if on_device else options):
