@@ -87,8 +87,17 @@ class UniqueOperators:
 
 def operator_digest(name: str, shapes: Sequence[Sequence[int]], dtypes: Sequence[str], attributes: Any) -> str:
     """Identity of an operator call: name, shapes and dtypes of its tensors, and the arguments that are no tensors."""
-    text = json.dumps([name, [list(shape) for shape in shapes], list(dtypes), attributes], sort_keys=True, default=str)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    identity = [name, [list(shape) for shape in shapes], list(dtypes), _plain(attributes)]
+    return "sha256:" + hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """1.0 as 1: a stored graph does not tell them apart."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def measure_unique(

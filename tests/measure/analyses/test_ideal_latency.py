@@ -108,6 +108,12 @@ def test_composition_says_error_saving_and_what_could_not_run(examination):
     assert "length 4: x: no" in answer.notes
 
 
+def test_an_operator_is_the_same_after_a_store_that_writes_whole_numbers_short():
+    as_captured = operator_digest("aten.add.Tensor", [(2,)], ["float32"], {"alpha": 1.0, "sizes": (2, 3.0)})
+    assert as_captured == operator_digest("aten.add.Tensor", [[2]], ["float32"], {"sizes": [2, 3], "alpha": 1})
+    assert as_captured != operator_digest("aten.add.Tensor", [[2]], ["float32"], {"sizes": [2, 3], "alpha": 1.5})
+
+
 # Graphs at random -----------------------------------------------------------------------------------------------------
 
 
