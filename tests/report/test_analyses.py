@@ -107,3 +107,10 @@ def test_the_list_says_what_can_be_answered():
 def test_a_row_that_does_not_fit_its_columns_is_refused():
     with pytest.raises(ValueError, match="demo: wanted 4 cells, got 1"):
         FORM.answer("t", [("a",)])
+
+
+def test_a_single_row_of_many_columns_stands_upright():
+    columns = tuple(Column(f"column_{i}", "count") for i in range(9))
+    answer = Form("wide", "wide", "How wide?", columns, frozenset()).answer("t", [tuple(range(9))], [])
+    lines = printed(answer).splitlines()
+    assert [line.split() for line in lines if "column_" in line] == [[f"column_{i}", str(i)] for i in range(9)]

@@ -17,6 +17,7 @@ from gnomon.report import text
 
 _WIDTH = 120
 _TEXTS = {"text", "bool"}
+_MOST_COLUMNS = 8  # of a single row; more stand below each other
 
 
 def shown(value: Cell, unit: str) -> str:
@@ -48,6 +49,18 @@ def print_analysis(console: Console, analysis: Analysis, most: int | None = 20) 
         console.print()
         return
     kept = [i for i, c in enumerate(analysis.columns) if any(row[i] not in (None, "") for row in analysis.rows)]
+    is_upright = len(analysis.rows) == 1 and len(kept) > _MOST_COLUMNS
+    table = _upright(analysis, kept) if is_upright else _table(analysis, kept, most)
+    console.print(table, width=None if is_upright else min(console.width, _WIDTH))
+    left = len(analysis.rows) - len(analysis.rows[:most])
+    if left:
+        console.print(Text(f"and {left} more rows; --rows {len(analysis.rows)} shows all", style="dim"))
+    for note in analysis.notes:
+        console.print(Text(f"- {note}", style="dim"), highlight=False, soft_wrap=True)
+    console.print()
+
+
+def _table(analysis: Analysis, kept: Sequence[int], most: int | None) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i in kept:
         column = analysis.columns[i]
@@ -55,13 +68,16 @@ def print_analysis(console: Console, analysis: Analysis, most: int | None = 20) 
         table.add_column(_head(column), justify=side, overflow="fold")  # type: ignore[arg-type]
     for row in analysis.rows[:most]:
         table.add_row(*(escape(shown(row[i], analysis.columns[i].unit)) for i in kept))
-    console.print(table, width=min(console.width, _WIDTH))
-    left = len(analysis.rows) - len(analysis.rows[:most])
-    if left:
-        console.print(Text(f"and {left} more rows; --rows {len(analysis.rows)} shows all", style="dim"))
-    for note in analysis.notes:
-        console.print(Text(f"- {note}", style="dim"), highlight=False, soft_wrap=True)
-    console.print()
+    return table
+
+
+def _upright(analysis: Analysis, kept: Sequence[int]) -> Table:
+    """The only row as one line per column: side by side they would be cut to pieces."""
+    table = Table(box=box.SIMPLE, pad_edge=False, show_header=False)
+    for i in kept:
+        column = analysis.columns[i]
+        table.add_row(escape(_head(column)), escape(shown(analysis.rows[0][i], column.unit)))
+    return table
 
 
 def print_offers(console: Console, offers: Sequence[tuple[Form, str | None]], subject: str) -> None:
