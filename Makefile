@@ -12,7 +12,7 @@ $(VENV)/dev: $(VENV)/run
 demo: $(VENV)/run
 	$(BIN)gnomon examine sentence-embedding --out gnomon-report
 test: $(VENV)/dev
-	$(BIN)python -m pytest
+	$(BIN)python -m pytest -n auto --maxprocesses 4 --dist loadfile
 check: $(VENV)/dev
 	$(BIN)ruff check . && $(BIN)ruff format --check . && $(BIN)lint-imports && $(BIN)mypy
 docs: $(VENV)/dev
