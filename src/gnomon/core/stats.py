@@ -71,7 +71,7 @@ def fast_half_mean(samples: Sequence[float]) -> float:
     """Mean of the faster half of the calls (the middle one included): what a session's calls take undisturbed.
 
     What else runs on a machine only ever adds time, and to some calls; leaving the slower half out leaves that out. Its
-    ratio between two variants has about half the spread of the ratio of medians next to a busy process
+    ratio between two variants spreads less than that of medians next to a busy process
     (benchmarks/compare_power.py). A change that only slow calls show is not seen by it.
     Raises ValueError for no samples.
     """
