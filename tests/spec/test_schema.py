@@ -199,7 +199,7 @@ def test_each_schema_is_itself_valid_and_names_the_rules_beyond_it(kind):
 @pytest.mark.parametrize("path", manifest_files(), ids=lambda p: p.stem)
 def test_shipped_manifests_are_valid_under_the_schema(path):
     document = load(path).document
-    CHECK[document["kind"]].validate(json.loads(json.dumps(document)))
+    assert list(CHECK[document["kind"]].iter_errors(json.loads(json.dumps(document)))) == []
 
 
 def test_an_unknown_kind_offers_the_nearest():

@@ -3,6 +3,7 @@
 import functools
 import math
 import statistics
+from collections.abc import Callable
 
 import numpy as np
 
@@ -40,13 +41,7 @@ def t_quantile(p: float, df: int) -> float:
         x = statistics.NormalDist().inv_cdf(p)
         second, third = (x**3 + x) / 4, (5 * x**5 + 16 * x**3 + 3 * x) / 96
         return x + second / df + third / df**2 + (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384 / df**3
-    low, high = 0.0, 1.0
-    while _cdf(high, df) < p:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _cdf(middle, df) < p else (low, middle)
-    return (low + high) / 2
+    return _where(lambda t: _cdf(t, df), p)
 
 
 def _cdf(t: float, df: int) -> float:
@@ -92,12 +87,17 @@ def chi_square_quantile(p: float, df: int) -> float:
     """
     if not 0 < p < 1 or df < 1:
         raise ValueError(f"wanted 0 < p < 1 and df >= 1; got {p=} and {df=}")
+    return _where(lambda x: _chi_square_cdf(x, df), p)
+
+
+def _where(cdf: Callable[[float], float], p: float) -> float:
+    """The positive x at which a CDF reaches p, by bisection."""
     low, high = 0.0, 1.0
-    while _chi_square_cdf(high, df) < p:
+    while cdf(high) < p:
         high *= 2
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if _chi_square_cdf(middle, df) < p else (low, middle)
+        low, high = (middle, high) if cdf(middle) < p else (low, middle)
     return (low + high) / 2
 
 

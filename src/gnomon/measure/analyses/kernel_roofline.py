@@ -1,6 +1,7 @@
 """A9: kernels, or on a CPU operators, under the device's roofline."""
 
 from gnomon.measure.analyses.analysis import Analysis, Column, Form
+from gnomon.measure.analyses.roofline import ROOF_COLUMNS
 from gnomon.measure.analyses.rows import kernels, placed, roof_notes, why_no_kernels, work_notes
 from gnomon.measure.analyses.subject import Subject
 
@@ -17,10 +18,7 @@ FORM = Form(
         Column("intensity", "FLOP/B"),
         Column("attained_flop_s", "FLOP/s"),
         Column("attained_b_s", "B/s"),
-        Column("roof_flop_s", "FLOP/s", "min(peak, intensity x bandwidth)"),
-        Column("limited_by", "text", "memory iff the intensity is below the ridge"),
-        Column("of_roof", "share", "least time over time"),
-        Column("flag", "text"),
+        *ROOF_COLUMNS,
     ),
     frozenset({"graph", "device"}),
 )
@@ -41,7 +39,7 @@ def analyze(subject: Subject) -> Analysis:
         subject.name,
         [
             (k.name, k.layer, k.seconds, k.flop, k.moved_bytes, p.intensity, p.attained_flop_s, p.attained_b_s,
-             p.roof_flop_s, p.limited_by, p.share, p.flag)
+             *p.cells)
             for k, p in zip(rows, places, strict=True)
         ],
         [*notes, *roof_notes(subject, places)],

@@ -1,7 +1,7 @@
 """A14: layers under the device's roofline."""
 
 from gnomon.measure.analyses.analysis import Analysis, Column, Form
-from gnomon.measure.analyses.roofline import place
+from gnomon.measure.analyses.roofline import ROOF_COLUMNS, place
 from gnomon.measure.analyses.rows import layers, roof_notes, under, why_no_layers, work_notes
 from gnomon.measure.analyses.subject import Subject
 
@@ -16,10 +16,7 @@ FORM = Form(
         Column("seconds", "s", "CPU time where it was measured, else wall time"),
         Column("intensity", "FLOP/B"),
         Column("attained_flop_s", "FLOP/s"),
-        Column("roof_flop_s", "FLOP/s", "min(peak, intensity x bandwidth)"),
-        Column("limited_by", "text", "memory iff the intensity is below the ridge"),
-        Column("of_roof", "share", "least time over time"),
-        Column("flag", "text"),
+        *ROOF_COLUMNS,
     ),
     frozenset({"graph", "device"}),
 )
@@ -40,7 +37,7 @@ def analyze(subject: Subject) -> Analysis:
     return FORM.answer(
         subject.name,
         [
-            (r.index, r.path, r.type, t, p.intensity, p.attained_flop_s, p.roof_flop_s, p.limited_by, p.share, p.flag)
+            (r.index, r.path, r.type, t, p.intensity, p.attained_flop_s, *p.cells)
             for r, t, p in zip(rows, times, places, strict=True)
         ],
         [*notes, *roof_notes(subject, places), "the peak is that of matrix products, the highest there is"],

@@ -3,7 +3,7 @@
 import math
 
 from gnomon.measure.analyses.analysis import Analysis, Column, Form
-from gnomon.measure.analyses.roofline import place
+from gnomon.measure.analyses.roofline import ROOF_COLUMNS, place
 from gnomon.measure.analyses.rows import kernels, model_s, roof_notes, under, why_no_layers, work_notes
 from gnomon.measure.analyses.subject import Subject
 
@@ -19,10 +19,7 @@ FORM = Form(
         Column("intensity", "FLOP/B"),
         Column("ridge", "FLOP/B", "peak over bandwidth"),
         Column("attained_flop_s", "FLOP/s"),
-        Column("roof_flop_s", "FLOP/s", "min(peak, intensity x bandwidth)"),
-        Column("limited_by", "text", "memory iff the intensity is below the ridge"),
-        Column("of_roof", "share", "least time over time"),
-        Column("flag", "text"),
+        *ROOF_COLUMNS,
     ),
     frozenset({"graph", "device"}),
 )
@@ -41,7 +38,7 @@ def analyze(subject: Subject) -> Analysis:
     moved = read + written if read is not None and written is not None else None
     p = place(flop, moved, seconds, above)
     row = (seconds, flop, read, written, p.intensity, above.ridge if above else None, p.attained_flop_s,
-           p.roof_flop_s, p.limited_by, p.share, p.flag)  # fmt: skip
+           *p.cells)  # fmt: skip
     return FORM.answer(subject.name, [row], [*notes, *roof_notes(subject, [p])])
 
 

@@ -8,10 +8,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gnomon.devices.device import Device
+from gnomon.measure.analyses.analysis import Cell, Column
 
 Limit = Literal["compute", "memory", "no work", "unknown"]
 
 TOLERANCE = 1.05  # above a roof by more than this, it is the roof that is wrong, or memory was not what was read
+ROOF_COLUMNS = (  # of `Place.cells`
+    Column("roof_flop_s", "FLOP/s", "min(peak, intensity x bandwidth)"),
+    Column("limited_by", "text", "memory iff the intensity is below the ridge"),
+    Column("of_roof", "share", "least time over time"),
+    Column("flag", "text"),
+)
 _ON_MATRIX_UNITS = {"matmul", "convolution", "attention"}
 
 
@@ -54,6 +61,11 @@ class Place:
     limited_by: Limit
     share: float | None
     flag: str | None
+
+    @property
+    def cells(self) -> tuple[Cell, Cell, Cell, Cell]:
+        """The last columns of a roofline table, `ROOF_COLUMNS`."""
+        return self.roof_flop_s, self.limited_by, self.share, self.flag
 
 
 def roof(device: Device, category: str, dtype: str) -> Roof:
