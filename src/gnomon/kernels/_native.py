@@ -92,7 +92,7 @@ class Kernels:
         self._lock = threading.Lock()
         self._warned = False
 
-    @functools.lru_cache  # noqa: B019: kernels live as long as the process
+    @functools.lru_cache  # noqa: B019 (kernels live as long as the process)
     def library(self, isa: str) -> ctypes.CDLL:
         """The loaded library of one instruction set. Raises NativeUnavailable."""
         try:

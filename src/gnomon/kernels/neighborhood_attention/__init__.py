@@ -1,0 +1,1 @@
+"""Neighborhood attention on grids of one to three axes."""
