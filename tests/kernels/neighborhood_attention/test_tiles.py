@@ -11,10 +11,10 @@ from gnomon.kernels.neighborhood_attention.tiles import TilePair, count, rank, v
 
 
 @st.composite
-def problems(draw, axes=st.integers(1, 3), largest=9):
-    count_of_axes = draw(axes)
+def problems(draw, largest):
+    axes = draw(st.integers(1, 3))
     rows = []
-    for _ in range(count_of_axes):
+    for _ in range(axes):
         n, d = draw(st.integers(1, largest)), draw(st.integers(1, 3))
         d = min(d, n)
         w = draw(st.integers(1, n // d))
