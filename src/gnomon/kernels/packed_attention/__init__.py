@@ -1,0 +1,5 @@
+"""Attention within sequences of uneven length that lie one after another: no padding is computed."""
+
+from gnomon.kernels.packed_attention.functional import checked_cu_seqlens, packed_attention
+
+__all__ = ["checked_cu_seqlens", "packed_attention"]
