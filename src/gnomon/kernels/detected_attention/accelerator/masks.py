@@ -1,0 +1,73 @@
+"""Masks for the simulator: real ones from a file, and a stand-in that says so."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnomon.core.errors import UsageError
+from gnomon.kernels.detected_attention.accelerator.design import Layer
+
+_SMOOTH = 0.9  # correlation of neighbouring tokens in the stand-in
+_RANK = 16
+
+
+def load(path: Path) -> NDArray[np.bool_]:
+    """A mask [h, n, n] from a .npy file, or a bool tensor from a .pt or .pth file (loaded as data only).
+
+    Raises UsageError when the file cannot be read or holds something else. [1, h, n, n] is taken as [h, n, n].
+    """
+    try:
+        if path.suffix in (".pt", ".pth"):
+            import torch
+
+            values = torch.load(path, weights_only=True, map_location="cpu").numpy()
+        else:
+            values = np.load(path, allow_pickle=False)
+    except Exception as error:  # torch and NumPy raise whatever their readers meet
+        raise UsageError(f"{path}: wanted an array of booleans, .npy or .pt; it cannot be read: {error}") from error
+    if values.ndim == 4 and len(values) == 1:
+        values = values[0]
+    is_mask = values.dtype == bool or (values.dtype.kind in "iu" and bool(((values == 0) | (values == 1)).all()))
+    if not is_mask or values.ndim != 3 or values.shape[1] != values.shape[2] or 0 in values.shape:
+        raise UsageError(
+            f"{path}: wanted booleans [heads, n, n], true where the query (row) keeps the key (column); got "
+            f"{values.dtype} {list(values.shape)}"
+        )
+    return np.ascontiguousarray(values.astype(bool))
+
+
+def checked(mask: NDArray[np.bool_], layer: Layer) -> NDArray[np.bool_]:
+    """The mask, if it fits the layer. Raises ValueError when it does not, or when a query keeps no key."""
+    wanted = (layer.heads, layer.tokens, layer.tokens)
+    if mask.dtype != bool or mask.shape != wanted:
+        raise ValueError(f"mask must be bool {list(wanted)} (heads, n, n); got {mask.dtype} {list(mask.shape)}")
+    if not mask.any(-1).all():
+        head, row = (int(i) for i in np.argwhere(~mask.any(-1))[0])
+        raise ValueError(f"mask leaves query {row} of head {head} without a key; every query must keep one")
+    return mask
+
+
+def full(layer: Layer, is_causal: bool = False) -> NDArray[np.bool_]:
+    """Every key, or those up to the query."""
+    every = np.ones((layer.tokens, layer.tokens), dtype=bool)
+    return np.repeat((np.tril(every) if is_causal else every)[None], layer.heads, axis=0)
+
+
+def stand_in(layer: Layer, seed: int = 0, is_causal: bool = False) -> NDArray[np.bool_]:
+    """The top keys of random queries and keys in which neighbouring tokens are alike: not a trained model's mask.
+
+    Row-balanced: every query keeps layer.kept keys, or all it may see when those are fewer.
+    """
+    random = np.random.default_rng(seed)
+    shape = (2, layer.heads, layer.tokens, _RANK)
+    noise = random.standard_normal(shape)
+    for i in range(1, layer.tokens):
+        noise[:, :, i] = _SMOOTH * noise[:, :, i - 1] + np.sqrt(1 - _SMOOTH**2) * noise[:, :, i]
+    scores = noise[0] @ noise[1].transpose(0, 2, 1)
+    if is_causal:
+        scores = np.where(np.tri(layer.tokens, dtype=bool), scores, -np.inf)
+    order = np.argsort(-scores, axis=-1, kind="stable")[..., : layer.kept]
+    mask = np.zeros(scores.shape, dtype=bool)
+    np.put_along_axis(mask, order, True, axis=-1)
+    return mask & np.isfinite(scores)
