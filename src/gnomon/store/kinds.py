@@ -38,6 +38,7 @@ RECORDS = Registry(
         "device": "gnomon.devices.device:Device",
         "break-even": "gnomon.devices.breakeven:BreakEven",
         "host": "gnomon.devices.host:Host",
+        "attention-profile": "gnomon.kernels.neighborhood_attention.record:AttentionProfile",
     },
 )
 
@@ -105,6 +106,7 @@ HOT: Mapping[str, Mapping[str, str]] = {
     "device": {"device": "name"},
     "break-even": {"device": "device", "variant": "kind"},
     "host": {"device": "cpu"},
+    "attention-profile": {"device": "device"},
 }
 
 
