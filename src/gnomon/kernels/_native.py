@@ -51,9 +51,9 @@ def compiler() -> str | None:
 
 
 def build(source: Path, isa: str | None = None) -> Path:
-    """The shared library made of `source` and of the headers (*.h) beside it. isa: one of ISAS, None for the best here.
+    """The shared library made of `source` and of the headers (*.h) beside it and one folder up.
 
-    Raises NativeUnavailable and nothing else.
+    isa: one of ISAS, None for the best here. Raises NativeUnavailable and nothing else.
     """
     isa = isa or isas()[0]
     cxx = compiler()
@@ -61,7 +61,8 @@ def build(source: Path, isa: str | None = None) -> Path:
         raise NativeUnavailable("no C++ compiler was found; install g++ or set CXX")
     try:
         flags = (*_FLAGS, *ISAS[isa])
-        texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
+        headers = [path for folder in (source.parent, source.parent.parent) for path in sorted(folder.glob("*.h"))]
+        texts = [path.read_text() for path in (source, *headers)]
         key = hashlib.sha256("\0".join([*texts, cxx, *flags]).encode()).hexdigest()[:16]
         target = home() / "kernels" / f"{source.parent.name}-{source.stem}-{isa}-{key}.so"
         if target.exists():

@@ -10,41 +10,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <new>
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#elif defined(__AVX2__)
-constexpr int LANES = 8;
-#else
-constexpr int LANES = 4;
-#endif
-
-typedef float vf __attribute__((vector_size(LANES * 4)));
-typedef int32_t vi __attribute__((vector_size(LANES * 4)));
-typedef float vf_any __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+#include "../vector.h"
 
 namespace {
 
 constexpr int64_t QUERIES = 24, KEYS = 128;  // scores of a tile: 12 KiB, beside a panel of K in the first cache
 constexpr float NONE = -std::numeric_limits<float>::infinity();
-
-// Memory of one thread, 64-byte aligned, zeroed.
-struct Room {
-    float* at;
-    explicit Room(int64_t count) {
-        const int64_t size = (std::max<int64_t>(count, 1) * 4 + 63) / 64 * 64;
-        at = static_cast<float*>(std::aligned_alloc(64, size));
-        if (!at) throw std::bad_alloc();
-        std::memset(at, 0, size);
-    }
-    ~Room() { std::free(at); }
-    Room(const Room&) = delete;
-    Room& operator=(const Room&) = delete;
-};
 
 int64_t whole(int64_t size, int64_t unit = LANES) { return (size + unit - 1) / unit * unit; }
 
@@ -54,15 +28,22 @@ template <int ROWS, int VECTORS>
 void tile(const float* a, int64_t a_row, int64_t a_depth, const float* b, int64_t b_pitch, int64_t depth, float* c,
           int64_t c_pitch, bool add) {
     vf sums[ROWS][VECTORS];
+#pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
         for (int x = 0; x < VECTORS; x++) sums[r][x] = add ? vf(*(vf_any*)(c + r * c_pitch + x * LANES)) : vf{};
     for (int64_t d = 0; d < depth; d++) {
         vf right[VECTORS];
+#pragma GCC unroll 2
         for (int x = 0; x < VECTORS; x++) right[x] = *(const vf_any*)(b + d * b_pitch + x * LANES);
+#pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
             for (int x = 0; x < VECTORS; x++) sums[r][x] += a[r * a_row + d * a_depth] * right[x];
     }
+#pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
         for (int x = 0; x < VECTORS; x++) *(vf_any*)(c + r * c_pitch + x * LANES) = sums[r][x];
 }
 
@@ -83,43 +64,6 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const float* a, int6
     for (; x + 2 * LANES <= columns; x += 2 * LANES)
         column<2>(rows, a, a_row, a_depth, b + x, b_pitch, depth, c + x, c_pitch, add);
     if (x < columns) column<1>(rows, a, a_row, a_depth, b + x, b_pitch, depth, c + x, c_pitch, add);
-}
-
-// ---- vectors -------------------------------------------------------------------------------------------------------
-
-// e^x for x <= 0, relative error below 2e-7: x = n ln 2 + r, then the series of Cephes' expf in r.
-vf exponential(vf x) {
-    const vf low = vf{} - 87.0f;
-    const vf clamped = x > low ? x : low;
-    const vf magic = vf{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-    const vf n = (clamped * 1.44269504f + magic) - magic;
-    const vf r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-    vf p = vf{} + 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const vf power = (vf)((__builtin_convertvector(n, vi) + 127) << 23);
-    return x < low ? vf{} : p * power;
-}
-
-// Halves are added to halves: the compiler makes vectors of it, lane after lane would wait for each sum.
-float sum(vf x) {
-    float lanes[LANES];
-    std::memcpy(lanes, &x, sizeof lanes);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
-    return lanes[0];
-}
-
-float greatest(vf x) {
-    float lanes[LANES];
-    std::memcpy(lanes, &x, sizeof lanes);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-    return lanes[0];
 }
 
 // ---- layouts -------------------------------------------------------------------------------------------------------
@@ -179,8 +123,8 @@ extern "C" __attribute__((visibility("default"))) void packed_forward(
     std::memcpy(&sizes, shape, sizeof sizes);
     std::memcpy(&steps, strides, sizeof steps);
     const int64_t D = sizes.size, E = sizes.value_size, pitch = whole(E), group = sizes.heads / sizes.groups;
-    Room keys(D * whole(sizes.longest, KEYS)), values(sizes.longest * pitch), scores(QUERIES * KEYS);
-    Room sums(QUERIES * pitch);
+    Room<float> keys(D * whole(sizes.longest, KEYS)), values(sizes.longest * pitch), scores(QUERIES * KEYS);
+    Room<float> sums(QUERIES * pitch);
     float most[QUERIES], total[QUERIES];
     for (;;) {
         const int64_t item = __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
@@ -245,9 +189,9 @@ extern "C" __attribute__((visibility("default"))) void packed_backward(
     std::memcpy(&steps, strides, sizeof steps);
     const int64_t D = sizes.size, E = sizes.value_size, group = sizes.heads / sizes.groups;
     const int64_t size = whole(D), value_size = whole(E), room = whole(sizes.longest, KEYS);
-    Room k_blocks(D * room), v_blocks(E * room), k_rows(room * size), dk_rows(room * size), dv_rows(room * value_size);
-    Room query(QUERIES * size), grad(QUERIES * value_size), dq_rows(QUERIES * size);
-    Room weights(QUERIES * KEYS), slopes(QUERIES * KEYS);
+    Room<float> k_blocks(D * room), v_blocks(E * room), k_rows(room * size), dk_rows(room * size), dv_rows(room * value_size);
+    Room<float> query(QUERIES * size), grad(QUERIES * value_size), dq_rows(QUERIES * size);
+    Room<float> weights(QUERIES * KEYS), slopes(QUERIES * KEYS);
     for (;;) {
         const int64_t item = __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
         if (item >= sizes.sequences * sizes.groups) return;

@@ -72,8 +72,8 @@ def packed_attention(
 def checked_cu_seqlens(cu_seqlens: Tensor, tokens: int, max_seqlen: int | None = None) -> Tensor:
     """cu_seqlens as int64. Raises ValueError unless it is [S + 1], increasing from 0 to `tokens`.
 
-    On a GPU, and while a compiler traces, values are not looked at where max_seqlen is given: looking would wait for the
-    device, or break the graph.
+    On a GPU, and while a compiler traces, values are not looked at where max_seqlen is given: looking would wait for
+    the device, or break the graph.
     """
     if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64):
         got = cu_seqlens.dtype if isinstance(cu_seqlens, Tensor) else type(cu_seqlens).__name__

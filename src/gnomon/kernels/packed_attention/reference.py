@@ -4,6 +4,7 @@ Axes: T tokens of all sequences, S sequences, H query heads, G key heads (H is a
 values, N tokens of one sequence.
 """
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 
 class Attended(NamedTuple):
-    """out: [T, H, E] in the dtype of q. lse: [T, H], log of the sum of exp(score); float64 for float64, else float32."""
+    """out: [T, H, E] in q's dtype. lse: [T, H], log of the sum of exp(score); float64 for float64, else float32."""
 
     out: Tensor
     lse: Tensor
@@ -28,7 +29,7 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, is_cau
     k_HTD, v_HTE = (x.to(wide).repeat_interleave(group, 1).transpose(0, 1) for x in (k, v))
     outs, sums = [v_HTE.new_empty(q.shape[1], 0, v.shape[-1])], [v_HTE.new_empty(q.shape[1], 0)]
     bounds = cu_seqlens.tolist()
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         scores_HNN = q_HTD[:, start:stop] @ k_HTD[:, start:stop].transpose(-1, -2) * scale
         if is_causal:
             hidden_NN = torch.ones(stop - start, stop - start, dtype=torch.bool, device=q.device).triu(1)
@@ -57,7 +58,7 @@ def backward(
     k_HTD, v_HTE = (x.to(wide).repeat_interleave(groups[1], 1).transpose(0, 1) for x in (k, v))
     dq_HTD, dk_HTD, dv_HTE = torch.zeros_like(q_HTD), torch.zeros_like(k_HTD), torch.zeros_like(v_HTE)
     bounds = cu_seqlens.tolist()
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         one = slice(start, stop)
         scores_HNN = q_HTD[:, one] @ k_HTD[:, one].transpose(-1, -2) * scale
         if is_causal:

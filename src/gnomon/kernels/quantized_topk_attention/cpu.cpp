@@ -11,44 +11,22 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <new>
+
+#include "../vector.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#elif defined(__AVX2__)
-constexpr int LANES = 8;
-#else
-constexpr int LANES = 4;
-#endif
-
-typedef float vf __attribute__((vector_size(LANES * 4)));
-typedef float vf_any __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-
 namespace {
 
-// Memory of one thread, 64-byte aligned.
-template <typename T> struct Room {
-    T* at;
-    explicit Room(int64_t count)
-        : at(static_cast<T*>(std::aligned_alloc(64, ((count > 0 ? count : 1) * sizeof(T) + 63) / 64 * 64))) {
-        if (!at) throw std::bad_alloc();
-    }
-    ~Room() { std::free(at); }
-    Room(const Room&) = delete;
-    Room& operator=(const Room&) = delete;
-};
+constexpr float NONE = -std::numeric_limits<float>::infinity();
+constexpr int64_t AHEAD = 4;  // keys whose rows are asked for before their turn: they lie anywhere
 
-float sum(vf x) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += x[i];
-    return total;
+void prefetch(const float* row, int64_t size) {
+    for (int64_t i = 0; i < size; i += 16) __builtin_prefetch(row + i);
 }
 
 float dot(const float* a, const float* b, int64_t size) {
@@ -188,22 +166,32 @@ struct Short {
         offset[row] = OFFSET * total;
     }
 
-    void scores(int rows, int64_t count, int64_t, int16_t* to, int64_t pitch) const {
-        for (int row = rows; row < TILE; row++) std::memset(q.at + row * quads * 4, 0, quads * 4);
+    void scores(int rows, int64_t count, int64_t, int16_t* to, int64_t pitch) {
+        for (int row = rows; row < TILE; row++) query(row, nullptr, 0, 0, 0, 0);
         for (int64_t j = 0; j < count; j += SPAN) {
-            vb sums[TILE][WIDE] = {};
+            vb sums[TILE][WIDE];
+#pragma GCC unroll 4
+            for (int r = 0; r < TILE; r++)
+#pragma GCC unroll 4
+                for (int w = 0; w < WIDE; w++) sums[r][w] = vb{};
             for (int64_t c = 0; c < quads; c++) {
                 vb key[WIDE];
+#pragma GCC unroll 4
                 for (int w = 0; w < WIDE; w++) key[w] = load(k.at + (c * room + j + w * KEYS) * 4);
+#pragma GCC unroll 4
                 for (int r = 0; r < TILE; r++) {
                     int32_t one;
                     std::memcpy(&one, q.at + (r * quads + c) * 4, 4);
                     const vb query = four(one);
+#pragma GCC unroll 4
                     for (int w = 0; w < WIDE; w++) sums[r][w] = multiply_add(sums[r][w], key[w], query);
                 }
             }
-            for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+            for (int r = 0; r < TILE; r++) {  // `to` has room for a whole tile
+#pragma GCC unroll 4
                 for (int w = 0; w < WIDE; w++) store(to + r * pitch + j + w * KEYS, pairs(sums[r][w]), offset[r]);
+            }
         }
     }
 };
@@ -239,16 +227,37 @@ template <typename Sum> struct Long {
 
 // ---- choice --------------------------------------------------------------------------------------------------------
 
-constexpr int64_t CHUNK = 16384;  // elements whose count a 16-bit lane holds
+constexpr int64_t CHUNK = 16384;  // what a 16-bit lane counts to at most
+
+template <typename S> struct Row {
+    typedef S vs __attribute__((vector_size(LANES * 4), aligned(sizeof(S)), may_alias));
+    static constexpr int64_t WIDTH = LANES * 4 / sizeof(S);
+
+    // One bit for each score of at least `least`.
+    static uint64_t from(const S* row, S least) {
+        uint64_t found = 0;
+        for (int64_t x = 0; x < WIDTH; x++) found |= uint64_t(row[x] >= least) << x;
+        return found;
+    }
+};
+
+#if defined(__AVX512BW__)
+template <> uint64_t Row<int16_t>::from(const int16_t* row, int16_t least) {
+    return _mm512_cmpge_epi16_mask(_mm512_loadu_si512(row), _mm512_set1_epi16(least));
+}
+#endif
 
 template <typename S> int64_t count_from(const S* row, int64_t count, S least) {
-    int64_t total = 0;
-    for (int64_t start = 0; start < count; start += CHUNK) {
-        const int64_t stop = std::min(start + CHUNK, count);
-        S part = 0;
-        for (int64_t j = start; j < stop; j++) part += row[j] >= least;
-        total += part;
+    typedef typename Row<S>::vs vs;
+    constexpr int64_t WIDTH = Row<S>::WIDTH;
+    int64_t total = 0, j = 0;
+    while (j + WIDTH <= count) {
+        const int64_t stop = std::min(j + CHUNK * WIDTH, count);
+        vs part{};
+        for (; j + WIDTH <= stop; j += WIDTH) part -= *(const vs*)(row + j) >= least;  // true is -1
+        for (int64_t x = 0; x < WIDTH; x++) total += part[x];
     }
+    for (; j < count; j++) total += row[j] >= least;
     return total;
 }
 
@@ -280,36 +289,43 @@ template <typename S> int64_t choose(const S* row, int64_t count, int64_t wanted
         low = S(bottom);
         equal_left = high - bottom > 1 ? count : wanted - above;
     }
-    int64_t taken = 0;
-    for (int64_t start = 0; start < count; start += 64) {
-        const int64_t stop = std::min(start + 64, count);
-        S top = none;
-        for (int64_t j = start; j < stop; j++) top = std::max(top, row[j]);
-        if (top < low || top == none) continue;
-        for (int64_t j = start; j < stop; j++)
-            if (row[j] > low || (row[j] == low && equal_left-- > 0)) to[taken++] = int32_t(first + j);
-    }
+    int64_t taken = 0, start = 0;
+    for (; start + Row<S>::WIDTH <= count; start += Row<S>::WIDTH)
+        for (uint64_t found = Row<S>::from(row + start, low); found; found &= found - 1) {
+            const int64_t j = start + __builtin_ctzll(found);
+            if (row[j] > low || equal_left-- > 0) to[taken++] = int32_t(first + j);
+        }
+    for (; start < count; start++)
+        if (row[start] > low || (row[start] == low && equal_left-- > 0)) to[taken++] = int32_t(first + start);
     return taken;
 }
 
 // ---- the exact step ------------------------------------------------------------------------------------------------
 
-// `first`: what kept indices count from, seen from k's and v's first row.
+// `first`: what kept indices count from, seen from k's and v's first row. weight: room for `taken` and a vector more.
 float attend(const float* q, const float* k, int64_t k_stride, const float* v, int64_t v_stride, const int32_t* kept,
              int64_t taken, int64_t first, const Shape& shape, float scale, float* weight, float* out) {
     std::fill(out, out + shape.value_size, 0.0f);
-    if (!taken) return -std::numeric_limits<float>::infinity();
-    float most = -std::numeric_limits<float>::infinity();
+    if (!taken) return NONE;
+    vf most = vf{} + NONE, total{};
     for (int64_t i = 0; i < taken; i++) {
+        if (i + AHEAD < taken) {
+            prefetch(k + (kept[i + AHEAD] - first) * k_stride, shape.size);
+            prefetch(v + (kept[i + AHEAD] - first) * v_stride, shape.value_size);
+        }
         weight[i] = dot(q, k + (kept[i] - first) * k_stride, shape.size) * scale;
-        most = std::max(most, weight[i]);
     }
-    float total = 0;
-    for (int64_t i = 0; i < taken; i++) total += weight[i] = std::exp(weight[i] - most);
-    const float inverse = 1 / total;
+    std::fill(weight + taken, weight + taken + LANES, NONE);
+    for (int64_t i = 0; i < taken; i += LANES) {
+        const vf part = *(vf*)(weight + i);
+        most = part > most ? part : most;
+    }
+    const float top = greatest(most);
+    for (int64_t i = 0; i < taken; i += LANES) total += *(vf*)(weight + i) = exponential(*(vf*)(weight + i) - top);
+    const float mass = sum(total), inverse = 1 / mass;
     for (int64_t i = 0; i < taken; i++)
         add_scaled(out, v + (kept[i] - first) * v_stride, weight[i] * inverse, shape.value_size);
-    return most + std::log(total);
+    return top + std::log(mass);
 }
 
 template <typename Way>
@@ -321,7 +337,7 @@ void run(const float* q, const float* k, const float* v, const uint8_t* mask, co
     const int64_t group = shape.heads / shape.groups;
     Way way(shape.size, shape.keys);
     Room<S> room(TILE * pitch);
-    Room<float> weight(shape.columns);
+    Room<float> weight(shape.columns + 2 * LANES);
     for (;;) {
         const int64_t item = __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
         if (item >= shape.sequences * shape.groups) return;

@@ -100,8 +100,8 @@ def quantized_topk_attention_packed(
 ) -> Tensor:
     """The same for sequences laid one after another, without padding: each attends within itself, with its own scales.
 
-    q: [T, H, D], k: [T, G, D], v: [T, G, E]; cu_seqlens: int32 or int64 [S + 1], where each sequence begins, and T at the
-    end. Returns [T, H, E]. Raises ValueError naming the argument.
+    q: [T, H, D], k: [T, G, D], v: [T, G, E]; cu_seqlens: int32 or int64 [S + 1], where each sequence begins, and T at
+    the end. Returns [T, H, E]. Raises ValueError naming the argument.
     """
     from gnomon.kernels.packed_attention import checked_cu_seqlens
 

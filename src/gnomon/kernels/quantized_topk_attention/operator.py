@@ -1,8 +1,8 @@
 """`torch.ops.gnomon.quantized_topk_attention` and its backward: schema, shapes, gradients, and who computes them.
 
     quantized_topk_attention(q, k, v, mask, cu_seqlens, topk, bits, block, is_causal, scale) -> (out, lse, kept)
-    quantized_topk_attention_backward(grad_out, q, k, v, mask, cu_seqlens, out, lse, kept, topk, block, is_causal, scale)
-        -> (dq, dk, dv)
+    quantized_topk_attention_backward(grad_out, q, k, v, mask, cu_seqlens, out, lse, kept, topk, block, is_causal,
+        scale) -> (dq, dk, dv)
 
 q: [B, H, N, D], k: [B, G, L, D], v: [B, G, L, E], any strides, one floating dtype; mask: bool that broadcasts to
 [B, H, N, L], or None; cu_seqlens: int64 [S + 1] or None (then B = 1, no mask, N = L, sequences one after another). out:
@@ -10,8 +10,8 @@ q: [B, H, N, D], k: [B, G, L, D], v: [B, G, L, E], any strides, one floating dty
 zero there; kept: int32 [B, H, ceil(N / bq), min(ceil(topk / bk), ceil(L / bk))], chosen key blocks ascending, then -1.
 The choice has no gradient: lse and kept are marked so, and gradients flow through the exact step alone.
 
-CPU: `cpu.forward` and `cpu.backward`. CUDA: `gpu.forward(q, k, v, mask, cu_seqlens, topk, bits, block, is_causal, scale)`
-and `gpu.backward(grad_out, q, k, v, mask, cu_seqlens, out, lse, kept, topk, block, is_causal, scale)` where
+CPU: `cpu.forward` and `cpu.backward`. CUDA: `gpu.forward(q, k, v, mask, cu_seqlens, topk, bits, block, is_causal,
+scale)` and `gpu.backward(grad_out, q, k, v, mask, cu_seqlens, out, lse, kept, topk, block, is_causal, scale)` where
 `gpu.why_not(q, k, v, mask, cu_seqlens, topk, bits, block)` returns None, else the reference.
 Arguments are checked by the public function; here they are taken to be right.
 """

@@ -1,18 +1,19 @@
-"""Attention to the keys with the k highest low-bit scores: Peng et al. 2022 (arXiv 2208.03646), section 3.2, in plain torch.
+"""Attention to the keys with the k highest low-bit scores: Peng et al. 2022 (arXiv 2208.03646), section 3.2, in torch.
 
 1. Q and K of each head are rounded to b bits: x' = round(x (2^(b-1) - 1) / M), M = max |x| (b = 1: the sign of x).
 2. Scores S' = Q' K'^T are integers, and exact here: sums of them stay below 2^53.
 3. Each query keeps the k keys of highest S' among those that it may see; of equal scores the lower index.
 4. Over the kept keys alone: s = q . k scale with the numbers as they were, softmax, the weighted sum of v.
 
-Blocks widen step 3 for GPUs: `block` = (bq, bk) pools S' by its maximum over tiles of bq queries and bk keys, and a tile
-of queries keeps the ceil(k / bk) best blocks of keys; step 4 then sees every key of them that the query may see.
+Blocks widen step 3 for GPUs: `block` = (bq, bk) pools S' by its maximum over tiles of bq queries and bk keys, and a
+tile of queries keeps the ceil(k / bk) best blocks of keys; step 4 then sees every key of them that the query may see.
 (1, 1) is the paper.
 
 Axes: B sequences, H query heads, G key heads (H is a multiple), N queries, L keys, D head size, E size of the values,
 C query tiles, K key blocks, T tokens of all sequences together.
 """
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -34,7 +35,7 @@ class Attended(NamedTuple):
 
 
 def quantize(x: Tensor, bits: int, counted: Tensor | None = None) -> Tensor:
-    """Step 1. x: [..., L, D]; the scale M is one number for each [L, D]. Returns int32 in [-(2^(b-1) - 1), 2^(b-1) - 1].
+    """Step 1. x: [..., L, D]; the scale M is one number for each [L, D]. Returns int32, at most 2^(b-1) - 1 in size.
 
     counted: [..., L] bool, the rows over which M is the maximum (None: all); padding should not set the scale. Rows
     beyond it are clamped. A tensor of zeros gives zeros. Halves are rounded to even, as torch.round does.
@@ -114,7 +115,7 @@ def choose(
         seen = torch.zeros(batch, heads, queries, keys, dtype=torch.bool, device=q.device)
         kept = torch.full((batch, heads, queries, count), -1, dtype=torch.int32, device=q.device)
         bounds = cu_seqlens.tolist()
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in itertools.pairwise(bounds):
             part, chosen = choose(q[:, :, start:stop], k[:, :, start:stop], None, None, topk, bits, block, is_causal)
             seen[:, :, start:stop, start:stop] = part
             kept[:, :, start:stop, : chosen.shape[-1]] = torch.where(chosen >= 0, chosen + start, -1)
