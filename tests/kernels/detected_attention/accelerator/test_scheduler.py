@@ -77,3 +77,10 @@ def test_out_of_order_meets_a_key_that_in_order_passes_at_different_times():
 def test_a_query_with_keys_to_spare_waits_rather_than_reading_a_shared_key_twice():
     mask = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0]], dtype=bool)  # the sets {0, 1} and {0, 2}
     assert totals(mask, "out-of-order", splits=True) == (2, 2, 4)
+
+
+def test_a_step_begins_with_the_largest_set_and_adds_what_fits_beside_it():
+    wanted = [0b0001, 0b0111, 0b1000, 0b0011, 0b1111]  # by key: the queries that want it
+    mask = np.array([[queue >> row & 1 for queue in wanted] for row in range(4)], dtype=bool)
+    steps = [sorted(issue.queries for issue in step) for step in schedule(mask, "out-of-order", splits=False)]
+    assert steps == [[0b1111], [0b0111, 0b1000], [0b0011], [0b0001]]
