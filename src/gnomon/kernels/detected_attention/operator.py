@@ -5,6 +5,8 @@ GPU kernel (`gpu.py`); `reference.py` is the definition.
 
     sparse_attention(q, k, v, index, count, scale) -> (out, lse)                               single keys
     block_sparse_attention(q, k, v, index, count, block, is_causal, key_mask, scale) -> (out, lse)  blocks of keys
+    select_top_k(q_est, k_est, key_mask, is_causal, retention) -> (index, count)                detection of single keys
+    detect_attend(q_est, k_est, q, k, v, key_mask, is_causal, retention, scale) -> (out, lse)   both; for inference
 
 q: [B, H, N, D]; k, v: [B, G, M, D], H a multiple of G (query head h reads head h // (H / G)); float32, bfloat16,
 float16 or float64, all three alike, any strides. scale: what scores are multiplied by.
@@ -15,6 +17,9 @@ kept ones, distinct and ascending; what follows them is -1. count is 0..K. `sele
 
 block: (queries, keys) of a block. is_causal: query i sees keys j <= i + M - N. key_mask: bool [B, M], True where the
 key exists. These two hold key by key inside kept blocks; single keys were masked when they were selected.
+
+q_est, k_est: int8 [B, H, N, R] and [B, G, M, R], not -128: the detector's operands, whose exact products rank the keys.
+retention: every query keeps the first min(ceil(retention * keys that exist), keys that it may see).
 
 out: [B, H, N, D] of q's dtype. lse: [B, H, N], natural logarithm of the sum of exp(scores) over the kept keys; float32,
 float64 for float64. A query that keeps (or sees) no key has out = 0 and lse = -inf.
@@ -32,6 +37,7 @@ import torch
 from torch import Tensor
 
 from gnomon.kernels.detected_attention import cpu
+from gnomon.kernels.detected_attention.select import Kept, check_retention, kept_of, top_k_of_integers
 
 _QKV = "Tensor q, Tensor k, Tensor v"
 _TOKEN = "Tensor index, Tensor count, float scale"
@@ -43,8 +49,17 @@ _library.define(f"sparse_attention({_QKV}, {_TOKEN}) -> (Tensor out, Tensor lse)
 _library.define(f"sparse_attention_backward({_GIVEN}, {_TOKEN}) -> (Tensor dq, Tensor dk, Tensor dv)")
 _library.define(f"block_sparse_attention({_QKV}, {_BLOCK}) -> (Tensor out, Tensor lse)")
 _library.define(f"block_sparse_attention_backward({_GIVEN}, {_BLOCK}) -> (Tensor dq, Tensor dk, Tensor dv)")
+_library.define(
+    "select_top_k(Tensor q_est, Tensor k_est, Tensor? key_mask, bool is_causal, float retention)"
+    " -> (Tensor index, Tensor count)"
+)
+_library.define(
+    f"detect_attend(Tensor q_est, Tensor k_est, {_QKV}, Tensor? key_mask, bool is_causal, float retention, float scale)"
+    " -> (Tensor out, Tensor lse)"
+)
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+LARGEST_RANK = 1040  # up to here sums of products of int8 are exact in float32
 
 
 def sparse_attention(
@@ -80,14 +95,73 @@ def block_sparse_attention(
     if len(block) != 2 or min(block) < 1:
         raise ValueError(f"block must be two positive sizes (queries, keys); got {block}")
     _check(q, k, v, index, count, -(-q.shape[2] // block[0]) if q.ndim == 4 else 0)
-    if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != (k.shape[0], k.shape[2])):
-        raise ValueError(
-            f"key_mask must be bool [B, M] = {(k.shape[0], k.shape[2])}, True where the key exists; "
-            f"got {key_mask.dtype} {tuple(key_mask.shape)}"
-        )
+    if key_mask is not None:
+        _check_key_mask(key_mask, (k.shape[0], k.shape[2]))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     out, lse = torch.ops.gnomon.block_sparse_attention(q, k, v, index, count, block, is_causal, key_mask, scale)
     return out, lse
+
+
+def select_top_k(
+    q_est: Tensor, k_est: Tensor, retention: float, is_causal: bool = False, key_mask: Tensor | None = None
+) -> Kept:
+    """The keys that each query keeps, by estimates in whole numbers; equal ones: the lower index first.
+
+    Shapes and dtypes: see the head of this file. Raises ValueError naming the argument that does not fit.
+    """
+    _check_estimate(q_est, k_est, retention, key_mask)
+    return Kept(*torch.ops.gnomon.select_top_k(q_est, k_est, key_mask, is_causal, retention))
+
+
+def detect_attend(
+    q_est: Tensor,
+    k_est: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    retention: float,
+    is_causal: bool = False,
+    key_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`select_top_k` and `sparse_attention` in one pass that keeps the kept set to itself; has no gradient.
+
+    Raises ValueError naming the argument that does not fit.
+    """
+    check_qkv(q, k, v)
+    _check_estimate(q_est, k_est, retention, key_mask)
+    if q_est.shape[:3] != q.shape[:3] or k_est.shape[:3] != k.shape[:3]:
+        raise ValueError(
+            f"q_est and k_est must be estimates for q and k, {tuple(q.shape[:3])} and {tuple(k.shape[:3])} + [rank]; "
+            f"got {tuple(q_est.shape)} and {tuple(k_est.shape)}"
+        )
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    out, lse = torch.ops.gnomon.detect_attend(q_est, k_est, q, k, v, key_mask, is_causal, retention, scale)
+    return out, lse
+
+
+def _check_estimate(q_est: Tensor, k_est: Tensor, retention: float, key_mask: Tensor | None) -> None:
+    check_retention(retention)
+    for name, x in (("q_est", q_est), ("k_est", k_est)):
+        if x.dtype != torch.int8 or x.ndim != 4 or x.device != q_est.device:
+            raise ValueError(f"{name} must be int8 [batch, heads, tokens, rank]; got {x.dtype} {tuple(x.shape)}")
+        if 0 in x.shape[2:] or x.shape[3] > LARGEST_RANK:
+            raise ValueError(f"{name} must have tokens, and a rank of 1 to {LARGEST_RANK}; got {tuple(x.shape)}")
+    if q_est.shape[0] != k_est.shape[0] or q_est.shape[3] != k_est.shape[3] or q_est.shape[1] % max(1, k_est.shape[1]):
+        raise ValueError(
+            f"k_est must share batch and rank with q_est and have a divisor of its heads, {tuple(q_est.shape)}; "
+            f"got {tuple(k_est.shape)}"
+        )
+    if key_mask is not None:
+        _check_key_mask(key_mask, (k_est.shape[0], k_est.shape[2]))
+
+
+def _check_key_mask(key_mask: Tensor, wanted: tuple[int, int]) -> None:
+    if key_mask.dtype != torch.bool or key_mask.shape != wanted:
+        raise ValueError(
+            f"key_mask must be bool [B, M] = {wanted}, True where the key exists; "
+            f"got {key_mask.dtype} {tuple(key_mask.shape)}"
+        )
 
 
 def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -132,6 +206,14 @@ def _fake_backward(
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
+def _fake_select(q_est: Tensor, k_est: Tensor, _: Any, __: bool, retention: float) -> tuple[Tensor, Tensor]:
+    kept = kept_of(retention, k_est.shape[2])
+    return (
+        q_est.new_empty(*q_est.shape[:3], kept, dtype=torch.int32),
+        q_est.new_empty(q_est.shape[:3], dtype=torch.int32),
+    )
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)
     ctx.given = [x for x in inputs if not isinstance(x, Tensor)]
@@ -159,6 +241,22 @@ def _gpu(function: str) -> Any:
     return call
 
 
+def _detect_attend_gpu(
+    q_est: Tensor,
+    k_est: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_mask: Tensor | None,
+    is_causal: bool,
+    retention: float,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    kept = torch.ops.gnomon.select_top_k(q_est, k_est, key_mask, is_causal, retention)
+    out, lse = torch.ops.gnomon.sparse_attention(q, k, v, *kept, scale)
+    return out, lse
+
+
 for _name, _kind in (("sparse_attention", "token"), ("block_sparse_attention", "block")):
     for _suffix, _pass, _shapes in (("", "forward", _fake), ("_backward", "backward", _fake_backward)):
         torch.library.register_fake(f"gnomon::{_name}{_suffix}", _shapes, lib=_library)
@@ -170,3 +268,10 @@ for _name, _kind in (("sparse_attention", "token"), ("block_sparse_attention", "
         setup_context=_save,
         lib=_library,
     )
+
+torch.library.register_fake("gnomon::select_top_k", _fake_select, lib=_library)
+torch.library.register_fake("gnomon::detect_attend", lambda _, __, q, *___: _fake(q), lib=_library)
+_library.impl("select_top_k", cpu.select_top_k, "CPU")
+_library.impl("select_top_k", top_k_of_integers, "CUDA")
+_library.impl("detect_attend", cpu.detect_attend, "CPU")
+_library.impl("detect_attend", _detect_attend_gpu, "CUDA")
