@@ -1,0 +1,158 @@
+// The token grid as the kernels walk it: units of work, tiles of LANES queries, the list of keys that a tile sees.
+// Every problem has three axes here; the missing ones have one token. All inside is in group coordinates.
+#pragma once
+
+#include <cstdint>
+
+#include "vectors.h"
+
+constexpr int AXES = 3;
+constexpr int KEYS = 8;  // key lists are padded to a multiple of it
+
+struct Tensor {
+    void* data;
+    int64_t stride[AXES + 2];  // in elements, of batch, the axes, heads; the head size is contiguous
+
+    int64_t at(int64_t b, const int64_t* place, int64_t h) const {
+        return b * stride[0] + place[0] * stride[1] + place[1] * stride[2] + place[2] * stride[3] + h * stride[4];
+    }
+};
+
+struct Args {  // mirrored in cpu.py
+    int64_t storage, batch, heads, kv_heads, size, is_backward, threads;
+    float scale;
+    int64_t length[AXES], window[AXES], dilation[AXES];
+    const int64_t *start[AXES], *end[AXES];  // of every query, group after group
+    Tensor q, k, v, out, lse, grad_out, grad_lse, dq, dk, dv;
+    const float* rpb;  // null without a bias
+    float* drpb;
+    // set by plan()
+    int64_t tile[AXES], chunks, units, padded, most_keys, most_rows, workspace_bytes, partial_floats, bias_floats;
+    // set by the caller after plan()
+    char* workspace;  // workspace_bytes for each thread
+    int64_t workspaces_taken;
+    float* partial;  // units * partial_floats: dK and dV of a unit, where other units add to the same keys
+    float* bias_partial;  // units * bias_floats
+};
+
+static inline int64_t groups(const Args& a) { return a.dilation[0] * a.dilation[1] * a.dilation[2]; }
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t tiles_of(int64_t length, int64_t tile) { return (length + tile - 1) / tile; }
+
+// One key/value head of one dilation group, and of its tiles a run of rows along axis 0.
+struct Unit {
+    int64_t index, batch, kv_head, group[AXES], length[AXES], tiles[AXES];
+    const int64_t *start[AXES], *end[AXES];
+    int64_t first_row, last_row;  // of tiles
+    int64_t low, high;            // keys along axis 0 that the run sees
+
+    int64_t plane() const { return length[1] * length[2]; }
+    int64_t rows() const { return (high - low) * plane(); }
+
+    // The token at group coordinates, in the tensors' own.
+    void token(const Args& a, int64_t i, int64_t j, int64_t k, int64_t* place) const {
+        place[0] = i * a.dilation[0] + group[0];
+        place[1] = j * a.dilation[1] + group[1];
+        place[2] = k * a.dilation[2] + group[2];
+    }
+};
+
+static Unit unit_of(const Args& a, int64_t index) {
+    Unit u;
+    u.index = index;
+    const int64_t chunk = index % a.chunks;
+    int64_t rest = index / a.chunks;
+    for (int x = AXES - 1; x >= 0; --x) {
+        u.group[x] = rest % a.dilation[x];
+        rest /= a.dilation[x];
+        const int64_t least = a.length[x] / a.dilation[x], longer = a.length[x] % a.dilation[x];
+        const int64_t before = u.group[x] * least + smaller(u.group[x], longer);
+        u.length[x] = least + (u.group[x] < longer);
+        u.tiles[x] = tiles_of(u.length[x], a.tile[x]);
+        u.start[x] = a.start[x] + before;
+        u.end[x] = a.end[x] + before;
+    }
+    u.kv_head = rest % a.kv_heads;
+    u.batch = rest / a.kv_heads;
+    u.first_row = u.tiles[0] * chunk / a.chunks;
+    u.last_row = u.tiles[0] * (chunk + 1) / a.chunks;
+    const int64_t queries = smaller(u.last_row * a.tile[0], u.length[0]);
+    const bool empty = u.first_row == u.last_row;
+    u.low = empty ? 0 : u.start[0][u.first_row * a.tile[0]];
+    u.high = empty ? 0 : u.end[0][queries - 1];
+    return u;
+}
+
+// Keys along one axis of a tile: all that one of its queries sees.
+static inline int64_t reach(const Unit& u, int x, int64_t tile, int64_t size, int64_t* low) {
+    *low = u.start[x][tile * size];
+    return u.end[x][smaller((tile + 1) * size, u.length[x]) - 1] - *low;
+}
+
+// The keys that a tile sees: offsets into the packed rows from the tile's first key, the lanes that see each of them,
+// and the entry of the bias vectors. Tiles away from the edges share one list, which is kept.
+struct KeyList {
+    int64_t *offset, *bias;
+    uint32_t *lanes, *seen[AXES];
+    int64_t count, padded_count, base, range[AXES];
+    int64_t shape[AXES][2 * LANES + 1];  // what the list was made for: relative bounds of the queries of each axis
+    bool is_made;
+
+    void update(const Args& a, const Unit& u, const int64_t* tile, const int64_t* bias_extent) {
+        int64_t low[AXES];
+        bool is_same = is_made;
+        for (int x = 0; x < AXES; ++x) {
+            const int64_t size = a.tile[x], origin = tile[x] * size;
+            range[x] = reach(u, x, tile[x], size, &low[x]);
+            for (int64_t i = 0; i < size; ++i) {
+                const bool is_query = origin + i < u.length[x];
+                const int64_t from = is_query ? u.start[x][origin + i] - origin : 0;
+                const int64_t to = is_query ? u.end[x][origin + i] - origin : 0;
+                is_same &= shape[x][2 * i] == from && shape[x][2 * i + 1] == to;
+                shape[x][2 * i] = from;
+                shape[x][2 * i + 1] = to;
+            }
+        }
+        base = (((low[0] - u.low) * u.length[1] + low[1]) * u.length[2] + low[2]) * a.padded;
+        if (!is_same) make(a, u, tile, low, bias_extent);
+        is_made = true;
+    }
+
+    void make(const Args& a, const Unit& u, const int64_t* tile, const int64_t* low, const int64_t* bias_extent) {
+        int64_t from[AXES], after = LANES;
+        for (int x = 0; x < AXES; ++x) {
+            from[x] = low[x] - tile[x] * a.tile[x];
+            memset(seen[x], 0, range[x] * sizeof(uint32_t));
+            after /= a.tile[x];
+            for (int64_t i = 0; i < a.tile[x]; ++i) {
+                uint32_t at_i = 0;
+                for (int64_t lane = 0; lane < LANES; ++lane) at_i |= uint32_t(lane / after % a.tile[x] == i) << lane;
+                for (int64_t key = shape[x][2 * i] - from[x]; key < shape[x][2 * i + 1] - from[x]; ++key)
+                    seen[x][key] |= at_i;
+            }
+        }
+        count = 0;
+        for (int64_t i = 0; i < range[0]; ++i) {
+            for (int64_t j = 0; j < range[1]; ++j) {
+                const uint32_t second = seen[0][i] & seen[1][j];
+                if (!second) continue;
+                for (int64_t k = 0; k < range[2]; ++k) {
+                    const uint32_t third = second & seen[2][k];
+                    if (!third) continue;
+                    offset[count] = ((i * u.length[1] + j) * u.length[2] + k) * a.padded;
+                    bias[count] = ((from[0] + i + a.window[0] - 1) * bias_extent[1] + from[1] + j + a.window[1] - 1) *
+                                      bias_extent[2] + from[2] + k + a.window[2] - 1;
+                    lanes[count++] = third;
+                }
+            }
+        }
+        padded_count = (count + KEYS - 1) / KEYS * KEYS;
+        for (int64_t i = count; i < padded_count; ++i) {
+            offset[i] = offset[count - 1];
+            bias[i] = bias[count - 1];
+            lanes[i] = 0;
+        }
+    }
+};

@@ -1,0 +1,79 @@
+// Rows of float32, bfloat16 or float16 in memory, float32 in the kernel.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+enum Storage : int64_t { FLOAT32, BFLOAT16, FLOAT16 };
+
+static inline float as_float(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+static inline uint32_t as_bits(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+
+static inline float from_bfloat16(uint16_t x) { return as_float(uint32_t(x) << 16); }
+
+static inline uint16_t to_bfloat16(float x) {
+    const uint32_t bits = as_bits(x), rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
+    return uint16_t(x != x ? 0x7fc0 : rounded);
+}
+
+static inline float from_float16(uint16_t x) {
+    const uint32_t magnitude = x & 0x7fff, sign = uint32_t(x & 0x8000) << 16;
+    const float value = as_float(magnitude << 13) * as_float(0x77800000);  // 2^112 corrects the bias, subnormals too
+    return as_float((magnitude >= 0x7c00 ? 0x7f800000 | magnitude << 13 : as_bits(value)) | sign);
+}
+
+static inline uint16_t to_float16(float x) {
+    const uint32_t sign = as_bits(x) & 0x80000000, bits = as_bits(x) ^ sign;
+    const uint32_t normal = (bits + 0xc8000fff + ((bits >> 13) & 1)) >> 13;   // rebiased by -112, ties to even
+    const uint32_t subnormal = as_bits(as_float(bits) + 0.5f) - 0x3f000000;   // the addition rounds at 2^-24
+    uint32_t half = bits < 0x38800000 ? subnormal : normal;
+    half = bits >= 0x477ff000 ? 0x7c00 : half;  // 65520 and more
+    half = bits > 0x7f800000 ? 0x7e00 : half;
+    return uint16_t(half | sign >> 16);
+}
+
+template <typename T, typename Convert>
+static inline void convert_in(const T* from, int64_t size, float* to, Convert convert) {
+    int64_t i = 0;
+    for (; i + 16 <= size; i += 16)
+        for (int j = 0; j < 16; ++j) to[i + j] = convert(from[i + j]);
+    for (; i < size; ++i) to[i] = convert(from[i]);
+}
+
+template <typename T, typename Convert>
+static inline void convert_out(const float* from, int64_t size, T* to, Convert convert) {
+    int64_t i = 0;
+    for (; i + 16 <= size; i += 16)
+        for (int j = 0; j < 16; ++j) to[i + j] = convert(from[i + j]);
+    for (; i < size; ++i) to[i] = convert(from[i]);
+}
+
+// `size` elements from element `at` of a tensor; zeros up to `padded`.
+static __attribute__((noinline)) void read_row(
+    int64_t storage, const void* tensor, int64_t at, int64_t size, int64_t padded, float* __restrict to) {
+    if (storage == FLOAT32)
+        convert_in(static_cast<const float*>(tensor) + at, size, to, [](float x) { return x; });
+    else if (storage == BFLOAT16)
+        convert_in(static_cast<const uint16_t*>(tensor) + at, size, to, from_bfloat16);
+    else
+        convert_in(static_cast<const uint16_t*>(tensor) + at, size, to, from_float16);
+    for (int64_t i = size; i < padded; ++i) to[i] = 0;
+}
+
+static __attribute__((noinline)) void write_row(int64_t storage, const float* __restrict from, int64_t size, void* tensor, int64_t at) {
+    if (storage == FLOAT32)
+        convert_out(from, size, static_cast<float*>(tensor) + at, [](float x) { return x; });
+    else if (storage == BFLOAT16)
+        convert_out(from, size, static_cast<uint16_t*>(tensor) + at, to_bfloat16);
+    else
+        convert_out(from, size, static_cast<uint16_t*>(tensor) + at, to_float16);
+}
