@@ -95,11 +95,12 @@ class Launch:
         else:
             self.kernel[(self.programs,)](**keywords)
 
-    def compile(self, target: str) -> Mapping[str, Any]:
-        """Compile for one of TARGETS, without that GPU: intermediate codes by name ("ttgir", "ptx", "amdgcn", ...).
+    def compile(self, target: str) -> Any:
+        """Compile for one of TARGETS, without that GPU.
 
-        The arguments may be meta tensors. It is specialized as a call with these arguments would be: on sizes of 1 and
-        on what is a multiple of 16.
+        Returns Triton's CompiledKernel: `asm` holds the intermediate codes by name ("ttgir", "ptx", "amdgcn", ...),
+        `metadata.shared` the bytes of shared memory. The arguments may be meta tensors. It is specialized as a call
+        with these arguments would be: on sizes of 1 and on what is a multiple of 16.
         """
         import triton
         from triton.backends.compiler import GPUTarget
@@ -116,8 +117,7 @@ class Launch:
                 signature[name] = _type(self.arguments[name], (position,), constants, attributes)
         source = ASTSource(self.kernel, signature, constants, attributes)
         options = {"num_warps": self.num_warps, "num_stages": self.num_stages, **self.options}
-        compiled: Mapping[str, Any] = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options).asm
-        return compiled
+        return triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
 
 
 def _type(

@@ -13,6 +13,12 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from gnomon.kernels import _triton
 from gnomon.kernels._triton import Launch
+from gnomon.kernels.neighborhood_attention.gpu_backward import (
+    delta_kernel,
+    grad_bias_kernel,
+    grad_key_kernel,
+    grad_query_kernel,
+)
 from gnomon.kernels.neighborhood_attention.gpu_blocks import AXES, Blocks, Tile, blocks, three, tiles
 from gnomon.kernels.neighborhood_attention.gpu_forward import forward_kernel
 from gnomon.kernels.neighborhood_attention.problem import Problem
@@ -34,93 +40,243 @@ def why_not(q: Tensor, v: Tensor) -> str | None:
     return None
 
 
+class Tuning(NamedTuple):
+    """How to launch; what is None is chosen for the device. tma: load boxes by the bulk copies of Hopper, Blackwell."""
+
+    target: str | None = None
+    block: Blocks | None = None
+    tma: bool | None = None
+
+
+_AUTO = Tuning()
+
+
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, problem: Problem, scale: float, rpb: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    problem: Problem,
+    scale: float,
+    rpb: Tensor | None = None,
+    tuning: Tuning = _AUTO,
 ) -> tuple[Tensor, Tensor]:
     """(out, lse) as `reference.neighborhood_attention`, by the fused kernel. Raises ValueError as `why_not` says."""
     _check(q, v)
     out, lse = q.new_empty(*q.shape[:-1], v.shape[-1]), q.new_empty(q.shape[:-1], dtype=torch.float32)
     if out.numel():
-        forward_launch(q, k, v, out, lse, problem, scale, rpb).run()
+        forward_launch(q, k, v, out, lse, problem, scale, rpb, tuning).run()
     return out, lse
 
 
 def forward_launch(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, problem: Problem, scale: float,
-    rpb: Tensor | None = None, target: str | None = None, block: Blocks | None = None, tma: bool | None = None,
+    rpb: Tensor | None = None, tuning: Tuning = _AUTO,
 ) -> Launch:  # fmt: skip
-    """The launch behind `forward`. target, block, tma: chosen by the device where they are None."""
-    target = target or _triton.target_of(q.device)
-    block = block or blocks(target, q.dtype, max(q.shape[-1], v.shape[-1]), is_backward=False)
-    tile_q, tile_k = tiles(problem, block.queries, block.keys)
-    q, k, v = (_rows(x, problem) for x in (q, k, v))
-    tma = _tma_fits(problem, target, q, k, v) if tma is None else tma
-    grid = _Grid.of(problem, q, tile_q)
+    """The launch behind `forward`: it writes out and lse, which are contiguous."""
+    plan = _Plan.of("forward", q, k, v, problem, tuning)
+    tile_q, tile_k = tiles(problem, plan.block.queries, plan.block.keys)
+    programs, grid = _grid(problem, q.shape[0] * q.shape[-2], tile_q)
     return Launch(
         forward_kernel,
-        grid.programs,
+        programs,
         {
-            "q": _source(q, problem, tile_q, tma),
-            "k": _source(k, problem, tile_k, tma),
-            "v": _source(v, problem, tile_k, tma),
-            "bias": None if rpb is None else rpb.contiguous(),
+            **plan.sources(problem, ("k", "v"), tile_k),
+            "bias": rpb if rpb is None else rpb.contiguous(),
             "out": out,
             "lse": lse,
-            "q_strides": _strides(q),
-            "k_strides": _strides(k),
-            "v_strides": _strides(v),
             "heads": q.shape[-2],
-            "repeats": q.shape[-2] // k.shape[-2],
             "scale": scale * log2(e),
-            **grid.arguments,
+            **grid,
         },
         {
-            **_constants(problem, q, v, target, rpb, scale, tma),
+            **plan.constants(problem, rpb),
             "TILE_Q": tile_q,
             "TILE_K": tile_k,
+            # else the maximum is taken before the scale, which saves a product but needs a scale above zero
+            "SCALE_FIRST": rpb is not None or scale <= 0,
         },
-        block.num_warps,
-        block.num_stages,
+        plan.block.num_warps,
+        plan.block.num_stages,
     )
 
 
-class _Grid(NamedTuple):
-    """Programs of a launch, and the arguments that say what each of them does."""
+def backward(
+    grad_out: Tensor, grad_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+    problem: Problem, scale: float, rpb: Tensor | None = None, tuning: Tuning = _AUTO,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """(dq, dk, dv, drpb) in the dtypes of q, k, v and rpb; the same bits at every call.
 
-    programs: int
-    arguments: dict[str, Any]
+    out, lse: of `forward`. grad_lse: None where nobody used lse. Raises ValueError as `why_not` says.
+    """
+    _check(q, v)
+    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    drpb = None if rpb is None else torch.zeros(rpb.shape, dtype=rpb.dtype, device=rpb.device)
+    if q.numel() == 0 or v.numel() == 0:
+        return dq.zero_(), dk.zero_(), dv.zero_(), drpb
+    grad_out, lse = grad_out.contiguous(), lse.contiguous()
+    delta = torch.empty_like(lse)
+    delta_launch(grad_out, grad_lse, out, delta).run()
+    for launch in backward_launches(grad_out, q, k, v, lse, delta, dq, dk, dv, problem, scale, rpb, tuning):
+        launch.run()
+    if rpb is not None:
+        launch = grad_bias_launch(grad_out, q, k, v, lse, delta, problem, scale, rpb)
+        launch.run()
+        drpb = launch.arguments["partial"].sum(0).to(rpb.dtype).view(rpb.shape)
+    return dq, dk, dv, drpb
+
+
+def delta_launch(grad_out: Tensor, grad_lse: Tensor | None, out: Tensor, delta: Tensor) -> Launch:
+    """delta = rowsum(dO O) - dlse: what both passes of the backward subtract."""
+    rows = 32
+    return Launch(
+        delta_kernel,
+        triton.cdiv(delta.numel(), rows),
+        {
+            "out": out.contiguous(),
+            "grad_out": grad_out,
+            "grad_lse": None if grad_lse is None else grad_lse.contiguous(),
+            "delta": delta,
+            "rows": delta.numel(),
+        },
+        {"DV": out.shape[-1], "BLOCK_DV": _padded(out.shape[-1]), "ROWS": rows},
+    )
+
+
+def backward_launches(
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, dq: Tensor, dk: Tensor, dv: Tensor,
+    problem: Problem, scale: float, rpb: Tensor | None = None, tuning: Tuning = _AUTO,
+) -> tuple[Launch, Launch]:  # fmt: skip
+    """The launches that write dq, and dk and dv; these, grad_out, lse and delta are contiguous."""
+    bias = rpb if rpb is None else rpb.contiguous()
+    launches = []
+    for kernel, name, written in (
+        (grad_query_kernel, "grad_query", {"grad_q": dq}),
+        (grad_key_kernel, "grad_key", {"grad_k": dk, "grad_v": dv}),
+    ):
+        is_inverse = name == "grad_key"
+        walked = ("q", "grad_out") if is_inverse else ("k", "v")
+        plan = _Plan.of(name, q, k, v, problem, tuning, grad_out)
+        if is_inverse:
+            tile_k, tile_q = tiles(problem, plan.block.keys, plan.block.queries, is_inverse=True)
+        else:
+            tile_q, tile_k = tiles(problem, plan.block.queries, plan.block.keys)
+        heads = (k if is_inverse else q).shape[-2]
+        programs, grid = _grid(problem, q.shape[0] * heads, tile_k if is_inverse else tile_q)
+        launch = Launch(
+            kernel,
+            programs,
+            {
+                **plan.sources(problem, walked, tile_q if is_inverse else tile_k),
+                "bias": bias,
+                "lse": lse,
+                "delta": delta,
+                **written,
+                "heads": heads,
+                "scale": scale,
+                **grid,
+            },
+            {**plan.constants(problem, rpb), "TILE_Q": tile_q, "TILE_K": tile_k},
+            plan.block.num_warps,
+            plan.block.num_stages,
+        )
+        launches.append(launch)
+    return launches[0], launches[1]
+
+
+def grad_bias_launch(
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor,
+    problem: Problem, scale: float, rpb: Tensor,
+) -> Launch:  # fmt: skip
+    """The launch that writes argument "partial", [parts, heads, entries of the table]: its sum over parts is drpb."""
+    plan = _Plan.of("grad_query", q, k, v, problem, Tuning(tma=False), grad_out)
+    tile, _ = tiles(problem, 64, 64)
+    programs, grid = _grid(problem, q.shape[0], tile)  # here the tiles of one head
+    owners = rpb.numel()
+    parts = min(programs, triton.cdiv(4096, owners))  # enough programs for a GPU, few partial tables
+    constants = plan.constants(problem, rpb)
+    return Launch(
+        grad_bias_kernel,
+        owners * parts,
+        {
+            **plan.sources(problem, (), tile),
+            "bias": rpb.contiguous(),
+            "lse": lse,
+            "delta": delta,
+            "partial": torch.empty(parts, *rpb.flatten(1).shape, dtype=torch.float32, device=q.device),
+            "heads": q.shape[-2],
+            "scale": scale,
+            **grid,
+            "items": programs,
+            "parts": parts,
+        },
+        {name: constants[name] for name in ("D", "DV", "BLOCK_D", "BLOCK_DV", "S", "CAUSAL")} | {"TILE_Q": tile},
+    )
+
+
+class _Plan(NamedTuple):
+    """What the launches of a call have in common: tensors as [B, n, heads, D], block sizes, how tiles are loaded."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    grad_out: Tensor | None
+    target: str
+    block: Blocks
+    tma: bool
 
     @classmethod
-    def of(cls, problem: Problem, x: Tensor, tile: Tile) -> "_Grid":
-        """One program for each tile of each head of x in each dilation group."""
-        n, w, d = three(problem.space), three(problem.kernel_size), three(problem.dilation)
-        counts = tuple(
-            triton.cdiv(triton.cdiv(length, step), side) for length, step, side in zip(n, d, tile, strict=True)
-        )
-        programs = prod(counts) * x.shape[-2] * prod(d) * x.shape[0]
-        return cls(programs, {"n": n, "w": w, "d": d, "tiles": counts})
+    def of(
+        cls, kernel: str, q: Tensor, k: Tensor, v: Tensor, problem: Problem, tuning: Tuning,
+        grad_out: Tensor | None = None,
+    ) -> "_Plan":  # fmt: skip
+        target = tuning.target or _triton.target_of(q.device)
+        block = tuning.block or blocks(target, q.dtype, max(q.shape[-1], v.shape[-1]), kernel)
+        q, k, v = (_rows(x, problem) for x in (q, k, v))
+        grad_out = None if grad_out is None else _rows(grad_out, problem)
+        loaded = [x for x in (q, k, v, grad_out) if x is not None]
+        tma = _tma_fits(problem, target, loaded) if tuning.tma is None else tuning.tma
+        return cls(q, k, v, grad_out, target, block, tma)
+
+    def sources(self, problem: Problem, walked: tuple[str, ...], tile: Tile) -> dict[str, Any]:
+        """What kernels load tiles from, with its strides. walked: loaded again and again, by descriptors if tma."""
+        tensors = {"q": self.q, "k": self.k, "v": self.v}
+        if self.grad_out is not None:
+            tensors["grad_out"] = self.grad_out
+        loads: dict[str, Any] = {"repeats": self.q.shape[-2] // self.k.shape[-2]}
+        for name, x in tensors.items():
+            loads[name] = _boxes(x, problem, tile) if self.tma and name in walked else x
+            loads[f"{name.replace('_out', '')}_strides"] = x.stride()[:3]
+        return loads
+
+    def constants(self, problem: Problem, rpb: Tensor | None) -> dict[str, Any]:
+        """What kernels are compiled for. Lengths, windows, dilations are not among it: images differ in size."""
+        size, v_size = self.q.shape[-1], self.v.shape[-1]
+        return {
+            "D": size,
+            "DV": v_size,
+            "BLOCK_D": _padded(size),
+            "BLOCK_DV": _padded(v_size),
+            "AXES": len(problem.space),
+            "S": three(problem.stride),
+            "CAUSAL": (False,) * (AXES - len(problem.space)) + problem.is_causal,
+            "BIASED": rpb is not None,
+            "PRECISION": _triton.precision(self.q.dtype, self.target),
+            "TMA": self.tma,
+            "WIDEN": _triton.interpreted() and self.q.dtype == torch.bfloat16,
+        }
 
 
-def _constants(
-    problem: Problem, q: Tensor, v: Tensor, target: str, rpb: Tensor | None, scale: float, tma: bool
-) -> dict[str, Any]:
-    """What every kernel is compiled for. Lengths, windows and dilations are not among it: images differ in size."""
-    size, v_size = q.shape[-1], v.shape[-1]
-    return {
-        "D": size,
-        "DV": v_size,
-        "BLOCK_D": max(16, triton.next_power_of_2(size)),
-        "BLOCK_DV": max(16, triton.next_power_of_2(v_size)),
-        "AXES": len(problem.space),
-        "S": three(problem.stride),
-        "CAUSAL": (False,) * (AXES - len(problem.space)) + problem.is_causal,
-        "BIASED": rpb is not None,
-        # else the maximum is taken before the scale, which saves a product but needs a scale above zero
-        "SCALE_FIRST": rpb is not None or scale <= 0,
-        "PRECISION": _triton.precision(q.dtype, target),
-        "TMA": tma,
-        "WIDEN": _triton.interpreted() and q.dtype == torch.bfloat16,
-    }
+def _grid(problem: Problem, heads: int, tile: Tile) -> tuple[int, dict[str, Any]]:
+    """Programs, one for each tile of each head in each dilation group, and the arguments that place them."""
+    n, w, d = three(problem.space), three(problem.kernel_size), three(problem.dilation)
+    counts = tuple(triton.cdiv(triton.cdiv(length, step), side) for length, step, side in zip(n, d, tile, strict=True))
+    return prod(counts) * prod(d) * heads, {"n": n, "w": w, "d": d, "tiles": counts}
+
+
+def _padded(size: int) -> int:
+    """Features that a kernel computes with: tensor cores want a power of two, and at least 16."""
+    padded: int = max(16, triton.next_power_of_2(size))
+    return padded
 
 
 def _check(q: Tensor, v: Tensor) -> None:
@@ -135,11 +291,7 @@ def _rows(x: Tensor, problem: Problem) -> Tensor:
     return rows if rows.stride(-1) == 1 or rows.shape[-1] == 1 else rows.contiguous()
 
 
-def _strides(rows: Tensor) -> tuple[int, int, int]:
-    return rows.stride(0), rows.stride(1), rows.stride(2)
-
-
-def _tma_fits(problem: Problem, target: str, *rows: Tensor) -> bool:
+def _tma_fits(problem: Problem, target: str, rows: list[Tensor]) -> bool:
     """Whether the bulk copies of Hopper and Blackwell can load boxes of tokens straight from these tensors.
 
     One descriptor has five axes: batch, three of tokens, and heads times features. So heads must lie next to each other
@@ -149,17 +301,15 @@ def _tma_fits(problem: Problem, target: str, *rows: Tensor) -> bool:
         return False
     return all(
         x.stride(-2) == x.shape[-1]
-        and x.shape[-1] == max(16, triton.next_power_of_2(x.shape[-1]))
+        and x.shape[-1] == _padded(x.shape[-1])
         and all(stride * x.element_size() % 16 == 0 for stride in x.stride()[:2])
         and x.data_ptr() % 16 == 0
         for x in rows
     )
 
 
-def _source(rows: Tensor, problem: Problem, tile: Tile, tma: bool) -> Tensor | TensorDescriptor:
-    """What a kernel loads tiles from: see `gpu_windows.load_tile`."""
-    if not tma:
-        return rows
+def _boxes(rows: Tensor, problem: Problem, tile: Tile) -> TensorDescriptor:
+    """A descriptor from which a kernel loads tiles: see `gpu_windows.load_tile`."""
     n = three(problem.space)
     batch, token, _, _ = rows.stride()
     size = rows.shape[-1]

@@ -12,15 +12,19 @@ import triton
 import triton.language as tl
 
 from gnomon.kernels.neighborhood_attention.gpu_windows import (
+    LOG2E,
     all_see_all,
     bias_row,
+    keys_seen,
     load_tile,
     places,
     seen,
-    split,
-    tile_keys,
+    step_to,
+    steps,
+    store_tile,
     tokens,
     windows,
+    work,
 )
 
 
@@ -34,35 +38,14 @@ def forward_kernel(
     AXES: tl.constexpr, S: tl.constexpr, CAUSAL: tl.constexpr, TILE_Q: tl.constexpr, TILE_K: tl.constexpr,
     BIASED: tl.constexpr, SCALE_FIRST: tl.constexpr, PRECISION: tl.constexpr, TMA: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
-    LOG2E: tl.constexpr = 1.4426950408889634
     M: tl.constexpr = TILE_Q[0] * TILE_Q[1] * TILE_Q[2]
-    program = tl.program_id(0)
-    tile0, tile1, tile2 = split(program % (tiles[0] * tiles[1] * tiles[2]), tiles[0], tiles[1], tiles[2])
-    program = program // (tiles[0] * tiles[1] * tiles[2])
-    head = program % heads
+    batch, head, group, extent, first, last = work(tl.program_id(0), heads, n, d, tiles, TILE_Q)
     key_head = head // repeats
-    group = split(program // heads % (d[0] * d[1] * d[2]), d[0], d[1], d[2])
-    batch = program // heads // (d[0] * d[1] * d[2])
-    extent = (
-        (n[0] - group[0] + d[0] - 1) // d[0],
-        (n[1] - group[1] + d[1] - 1) // d[1],
-        (n[2] - group[2] + d[2] - 1) // d[2],
-    )
-    first = (tile0 * TILE_Q[0], tile1 * TILE_Q[1], tile2 * TILE_Q[2])
-    last0 = tl.minimum(first[0] + TILE_Q[0], extent[0]) - 1
-    last1 = tl.minimum(first[1] + TILE_Q[1], extent[1]) - 1
-    last2 = tl.minimum(first[2] + TILE_Q[2], extent[2]) - 1
     query = places(first, TILE_Q)
+    token, inside = tokens(query, group, n, d, extent)
     start, end = windows(query, extent, w, S, CAUSAL)
-    low0, count0 = tile_keys(first[0], last0, extent[0], w[0], S[0], CAUSAL[0], TILE_K[0])
-    low1, count1 = tile_keys(first[1], last1, extent[1], w[1], S[1], CAUSAL[1], TILE_K[1])
-    low2, count2 = tile_keys(first[2], last2, extent[2], w[2], S[2], CAUSAL[2], TILE_K[2])
-    # a tile of a short dilation group may lie wholly outside it: it walks no keys and writes nothing
-    count = tl.where((last0 < first[0]) | (last1 < first[1]) | (last2 < first[2]), 0, count0 * count1 * count2)
-
-    q_MD = load_tile(
-        q, q_strides, batch, head, first, query, group, n, d, extent, TILE_Q, D, BLOCK_D, TMA, WIDEN
-    )  # fmt: skip
+    low, count = keys_seen(first, last, extent, w, S, CAUSAL, TILE_K)
+    q_MD = load_tile(q, q_strides, batch, head, first, token, inside, TILE_Q, D, BLOCK_D, False, WIDEN)
     factor = 1.0 if SCALE_FIRST else scale
     if BIASED:
         table = bias + head.to(tl.int64) * ((2 * w[0] - 1) * (2 * w[1] - 1) * (2 * w[2] - 1))
@@ -70,47 +53,30 @@ def forward_kernel(
     max_M = tl.full([M], float("-inf"), tl.float32)
     sum_M = tl.zeros([M], tl.float32)
     out_MD = tl.zeros([M, BLOCK_DV], tl.float32)
-    for i in range(count):
-        step0, step1, step2 = split(i, count0, count1, count2)
-        at = (low0 + step0 * TILE_K[0], low1 + step1 * TILE_K[1], low2 + step2 * TILE_K[2])
+    for i in range(steps(first, last, count)):
+        at = step_to(i, low, count, TILE_K)
         key = places(at, TILE_K)
-        k_ND = load_tile(
-            k, k_strides, batch, key_head, at, key, group, n, d, extent, TILE_K, D, BLOCK_D, TMA, WIDEN
-        )  # fmt: skip
+        key_token, key_inside = tokens(key, group, n, d, extent)
+        k_ND = load_tile(k, k_strides, batch, key_head, at, key_token, key_inside, TILE_K, D, BLOCK_D, TMA, WIDEN)
         score_MN = tl.dot(q_MD, k_ND.T, input_precision=PRECISION)
-        is_full = all_see_all(first[2], last2, at[2], extent[2], w[2], S[2], CAUSAL[2], TILE_K[2])
-        if AXES >= 2:
-            is_full &= all_see_all(first[1], last1, at[1], extent[1], w[1], S[1], CAUSAL[1], TILE_K[1])
-        if AXES >= 3:
-            is_full &= all_see_all(first[0], last0, at[0], extent[0], w[0], S[0], CAUSAL[0], TILE_K[0])
         if SCALE_FIRST:
             score_MN *= scale
         if BIASED:
-            seen_MN = seen(start, end, key, AXES)
+            seen_MN = seen(start, end, key, AXES, False)
             offset_MN = bias_row(key, w)[None, :] - query_row[:, None]
             bias_MN = tl.load(table + offset_MN, mask=seen_MN, other=0.0).to(tl.float32) * LOG2E
             score_MN = tl.where(seen_MN, score_MN + bias_MN, float("-inf"))
-        elif not is_full:
-            score_MN = tl.where(seen(start, end, key, AXES), score_MN, float("-inf"))
+        elif not all_see_all(first, last, at, extent, w, S, CAUSAL, TILE_K, AXES):
+            score_MN = tl.where(seen(start, end, key, AXES, False), score_MN, float("-inf"))
         new_max_M = tl.maximum(max_M, tl.max(score_MN, 1) * factor)
         shift_M = tl.where(new_max_M == float("-inf"), 0.0, new_max_M)  # a query may see nothing of this tile
         weight_MN = tl.math.exp2(score_MN * factor - shift_M[:, None])
         decay_M = tl.math.exp2(max_M - shift_M)
         sum_M = sum_M * decay_M + tl.sum(weight_MN, 1)
-        out_MD = out_MD * decay_M[:, None]
-        v_ND = load_tile(
-            v, v_strides, batch, key_head, at, key, group, n, d, extent, TILE_K, DV, BLOCK_DV, TMA, WIDEN
-        )  # fmt: skip
-        out_MD = tl.dot(weight_MN.to(v_ND.dtype), v_ND, out_MD, input_precision=PRECISION)
+        v_ND = load_tile(v, v_strides, batch, key_head, at, key_token, key_inside, TILE_K, DV, BLOCK_DV, TMA, WIDEN)
+        out_MD = tl.dot(weight_MN.to(v_ND.dtype), v_ND, out_MD * decay_M[:, None], input_precision=PRECISION)
         max_M = new_max_M
 
-    token, inside = tokens(query, group, n, d, extent)
     row = (batch.to(tl.int64) * n[0] * n[1] * n[2] + token) * heads + head
-    feature = tl.arange(0, BLOCK_DV)
-    out_MD = out_MD / sum_M[:, None]
-    tl.store(
-        out + row[:, None] * DV + feature[None, :],
-        out_MD.to(out.dtype.element_ty),
-        mask=inside[:, None] & (feature[None, :] < DV),
-    )
+    store_tile(out, out_MD / sum_M[:, None], row, inside, DV, BLOCK_DV)
     tl.store(lse + row, (max_M + tl.math.log2(sum_M)) / LOG2E, mask=inside)

@@ -12,6 +12,8 @@ n, w, s, d: length, window, stride and dilation of an axis. A tile is a box of t
 import triton
 import triton.language as tl
 
+LOG2E = tl.constexpr(1.4426950408889634)
+
 
 @triton.jit
 def window(query, n, w, s: tl.constexpr, causal: tl.constexpr):
@@ -46,26 +48,100 @@ def viewers(first, last, n, w, s: tl.constexpr, causal: tl.constexpr):
 
 
 @triton.jit
-def tile_keys(first, last, n, w, S: tl.constexpr, CAUSAL: tl.constexpr, TILE: tl.constexpr):
-    """The keys that the queries first..last see along one axis, and how many tiles cover them: (start, tiles)."""
-    start, _ = window(first, n, w, S, CAUSAL)
-    _, end = window(last, n, w, S, CAUSAL)
-    return start, (end - start + TILE - 1) // TILE
+def keys_seen(first, last, extent, w, S: tl.constexpr, CAUSAL: tl.constexpr, TILE: tl.constexpr):
+    """The tiles of keys that cover what the queries first..last see: where they start, and how many on each axis."""
+    start0, _ = window(first[0], extent[0], w[0], S[0], CAUSAL[0])
+    start1, _ = window(first[1], extent[1], w[1], S[1], CAUSAL[1])
+    start2, _ = window(first[2], extent[2], w[2], S[2], CAUSAL[2])
+    _, end0 = window(last[0], extent[0], w[0], S[0], CAUSAL[0])
+    _, end1 = window(last[1], extent[1], w[1], S[1], CAUSAL[1])
+    _, end2 = window(last[2], extent[2], w[2], S[2], CAUSAL[2])
+    return (start0, start1, start2), (
+        tl.cdiv(end0 - start0, TILE[0]),
+        tl.cdiv(end1 - start1, TILE[1]),
+        tl.cdiv(end2 - start2, TILE[2]),
+    )
 
 
 @triton.jit
-def tile_queries(first, last, n, w, S: tl.constexpr, CAUSAL: tl.constexpr, TILE: tl.constexpr):
-    """The queries that see any of the keys first..last along one axis, and how many tiles cover them."""
-    start, end = viewers(first, last, n, w, S, CAUSAL)
-    return start, (end - start + TILE - 1) // TILE
+def queries_seeing(first, last, extent, w, S: tl.constexpr, CAUSAL: tl.constexpr, TILE: tl.constexpr):
+    """The tiles of queries that cover those that see any key of first..last, as `keys_seen`."""
+    start0, end0 = viewers(first[0], last[0], extent[0], w[0], S[0], CAUSAL[0])
+    start1, end1 = viewers(first[1], last[1], extent[1], w[1], S[1], CAUSAL[1])
+    start2, end2 = viewers(first[2], last[2], extent[2], w[2], S[2], CAUSAL[2])
+    return (start0, start1, start2), (
+        tl.cdiv(end0 - start0, TILE[0]),
+        tl.cdiv(end1 - start1, TILE[1]),
+        tl.cdiv(end2 - start2, TILE[2]),
+    )
 
 
 @triton.jit
-def all_see_all(first, last, key, n, w, S: tl.constexpr, CAUSAL: tl.constexpr, TILE: tl.constexpr):
-    """Whether, along one axis, every query of first..last sees all TILE keys from `key` on."""
-    start, _ = window(last, n, w, S, CAUSAL)
-    _, end = window(first, n, w, S, CAUSAL)
-    return (key >= start) & (key + TILE <= end)
+def all_see_all(
+    first, last, key, extent, w,
+    S: tl.constexpr, CAUSAL: tl.constexpr, TILE_K: tl.constexpr, AXES: tl.constexpr,
+):  # fmt: skip
+    """Whether every query of first..last sees the whole tile of keys that begins at `key`: then it needs no mask."""
+    start, _ = window(last[2], extent[2], w[2], S[2], CAUSAL[2])
+    _, end = window(first[2], extent[2], w[2], S[2], CAUSAL[2])
+    answer = (key[2] >= start) & (key[2] + TILE_K[2] <= end)
+    if AXES >= 2:
+        start, _ = window(last[1], extent[1], w[1], S[1], CAUSAL[1])
+        _, end = window(first[1], extent[1], w[1], S[1], CAUSAL[1])
+        answer = answer & (key[1] >= start) & (key[1] + TILE_K[1] <= end)
+    if AXES >= 3:
+        start, _ = window(last[0], extent[0], w[0], S[0], CAUSAL[0])
+        _, end = window(first[0], extent[0], w[0], S[0], CAUSAL[0])
+        answer = answer & (key[0] >= start) & (key[0] + TILE_K[0] <= end)
+    return answer
+
+
+@triton.jit
+def work(index, heads, n, d, tiles, TILE: tl.constexpr):
+    """What a program works on: (batch, head, dilation group, lengths of that group, first and last token of its tile).
+
+    index: tiles fastest, so that neighbors share keys in the cache, then heads, groups and batch. A tile may lie wholly
+    outside of a short dilation group; then its last token is before its first on some axis.
+    """
+    count = tiles[0] * tiles[1] * tiles[2]
+    tile = split(index % count, tiles[0], tiles[1], tiles[2])
+    index = index // count
+    head = index % heads
+    index = index // heads
+    groups = d[0] * d[1] * d[2]
+    group = split(index % groups, d[0], d[1], d[2])
+    batch = index // groups
+    extent = (
+        (n[0] - group[0] + d[0] - 1) // d[0],
+        (n[1] - group[1] + d[1] - 1) // d[1],
+        (n[2] - group[2] + d[2] - 1) // d[2],
+    )
+    first = (tile[0] * TILE[0], tile[1] * TILE[1], tile[2] * TILE[2])
+    return batch, head, group, extent, first, last_of(first, extent, TILE)
+
+
+@triton.jit
+def last_of(first, extent, TILE: tl.constexpr):
+    """Last token of a tile that exists, on each axis."""
+    return (
+        tl.minimum(first[0] + TILE[0], extent[0]) - 1,
+        tl.minimum(first[1] + TILE[1], extent[1]) - 1,
+        tl.minimum(first[2] + TILE[2], extent[2]) - 1,
+    )
+
+
+@triton.jit
+def steps(first, last, count):
+    """Tiles to walk: all of them, or none for a tile without tokens."""
+    is_empty = (last[0] < first[0]) | (last[1] < first[1]) | (last[2] < first[2])
+    return tl.where(is_empty, 0, count[0] * count[1] * count[2])
+
+
+@triton.jit
+def step_to(index, low, count, TILE: tl.constexpr):
+    """First token of the index-th tile of a walk."""
+    step = split(index, count[0], count[1], count[2])
+    return (low[0] + step[0] * TILE[0], low[1] + step[1] * TILE[1], low[2] + step[2] * TILE[2])
 
 
 @triton.jit
@@ -94,13 +170,22 @@ def tokens(place, group, n, d, extent):
 
 
 @triton.jit
-def seen(start, end, key, AXES: tl.constexpr):
-    """[queries, keys]: whether the key lies in the query's window on every axis."""
-    mask = (key[2][None, :] >= start[2][:, None]) & (key[2][None, :] < end[2][:, None])
+def within(start, end, key, TRANSPOSED: tl.constexpr):
+    """Whether each key lies in each query's window along one axis: [queries, keys], or [keys, queries]."""
+    if TRANSPOSED:
+        return (key[:, None] >= start[None, :]) & (key[:, None] < end[None, :])
+    else:
+        return (key[None, :] >= start[:, None]) & (key[None, :] < end[:, None])
+
+
+@triton.jit
+def seen(start, end, key, AXES: tl.constexpr, TRANSPOSED: tl.constexpr):
+    """`within` on every axis."""
+    mask = within(start[2], end[2], key[2], TRANSPOSED)
     if AXES >= 2:
-        mask = mask & (key[1][None, :] >= start[1][:, None]) & (key[1][None, :] < end[1][:, None])
+        mask = mask & within(start[1], end[1], key[1], TRANSPOSED)
     if AXES >= 3:
-        mask = mask & (key[0][None, :] >= start[0][:, None]) & (key[0][None, :] < end[0][:, None])
+        mask = mask & within(start[0], end[0], key[0], TRANSPOSED)
     return mask
 
 
@@ -121,19 +206,18 @@ def bias_row(place, w):
 
 @triton.jit
 def load_tile(
-    source, strides, batch, head, first, place, group, n, d, extent,
+    source, strides, batch, head, first, token, inside,
     TILE: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, TMA: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """[tokens, BLOCK_D]: a tile of one head, zero where there is no token or no feature.
 
-    source: a descriptor of [batch, n0, n1, n2, heads x D], one box per tile, where TMA; else a pointer. WIDEN: to
-    float32, because the interpreter multiplies bfloat16 wrongly.
+    source: a descriptor of [batch, n0, n1, n2, heads x D] where TMA, whose box begins at `first`; else a pointer that
+    `token` and `inside` index. WIDEN: to float32, because the interpreter multiplies bfloat16 wrongly.
     """
-    ROWS: tl.constexpr = TILE[0] * TILE[1] * TILE[2]
     if TMA:
-        block = source.load([batch, first[0], first[1], first[2], head * D]).reshape(ROWS, BLOCK_D)
+        rows: tl.constexpr = TILE[0] * TILE[1] * TILE[2]
+        block = source.load([batch, first[0], first[1], first[2], head * D]).reshape(rows, BLOCK_D)
     else:
-        token, inside = tokens(place, group, n, d, extent)
         feature = tl.arange(0, BLOCK_D)
         at = source + batch.to(tl.int64) * strides[0] + head.to(tl.int64) * strides[2]
         at += token[:, None] * strides[1] + feature[None, :]
@@ -144,3 +228,11 @@ def load_tile(
     if WIDEN:
         block = block.to(tl.float32)
     return block
+
+
+@triton.jit
+def store_tile(target, block, row, inside, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Write [tokens, BLOCK_D] to the rows of a contiguous tensor."""
+    feature = tl.arange(0, BLOCK_D)
+    at = target + row[:, None] * D + feature[None, :]
+    tl.store(at, block.to(target.dtype.element_ty), mask=inside[:, None] & (feature[None, :] < D))
