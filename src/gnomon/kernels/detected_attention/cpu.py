@@ -56,6 +56,9 @@ def block_forward(
     scale: float,
 ) -> Forward:
     """See `operator.block_sparse_attention`."""
+    if q.dtype != torch.float64 and (library := native.KERNELS.get()):
+        out, lse = native.block_forward(library, q, k, v, index, count, block, is_causal, key_mask, scale)
+        return _owned(out, q.dtype), lse
     return _forward(_blocks(index, count, block, is_causal, key_mask, scale), q, k, v)
 
 
@@ -75,6 +78,10 @@ def block_backward(
     scale: float,
 ) -> Backward:
     """See `operator.block_sparse_attention`."""
+    if q.dtype != torch.float64 and (library := native.KERNELS.get()):
+        given = (grad_out, grad_lse, q, k, v, out, lse, index, count, block, is_causal, key_mask, scale)
+        dq, dk, dv = native.block_backward(library, *given)
+        return _owned(dq, q.dtype), _owned(dk, q.dtype), _owned(dv, q.dtype)
     return _backward(_blocks(index, count, block, is_causal, key_mask, scale), grad_out, grad_lse, q, k, v)
 
 
@@ -83,6 +90,15 @@ def select_top_k(q_est: Tensor, k_est: Tensor, key_mask: Tensor | None, is_causa
     if library := native.KERNELS.get():
         return native.select_top_k(library, q_est, k_est, key_mask, is_causal, retention)
     return select.top_k_of_integers(q_est, k_est, key_mask, is_causal, retention)
+
+
+def select_blocks(
+    q_est: Tensor, k_est: Tensor, key_mask: Tensor | None, is_causal: bool, retention: float, block: list[int]
+) -> Forward:
+    """See `operator.select_blocks`."""
+    if library := native.KERNELS.get():
+        return native.select_blocks(library, q_est, k_est, key_mask, is_causal, retention, block)
+    return select.blocks_of_integers(q_est, k_est, key_mask, is_causal, retention, block)
 
 
 def detect_attend(

@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gnomon.kernels.detected_attention import reference, select
 from gnomon.kernels.detected_attention.detector import Detector, Estimate
@@ -20,6 +21,7 @@ from gnomon.kernels.detected_attention.operator import (
     block_sparse_attention,
     check_qkv,
     detect_attend,
+    select_blocks,
     select_top_k,
     sparse_attention,
 )
@@ -48,8 +50,7 @@ class Selection:
         select.check_retention(self.retention)
         if self.granularity not in ("token", "block"):
             raise ValueError(f"granularity must be 'token' or 'block'; got {self.granularity!r}")
-        if len(self.block) != 2 or min(self.block) < 1:
-            raise ValueError(f"block must be two positive sizes (queries, keys); got {self.block}")
+        select.check_block(self.block)
         if self.pool not in ("max", "mean"):
             raise ValueError(f"pool must be 'max' or 'mean'; got {self.pool!r}")
 
@@ -107,16 +108,21 @@ class DetectedAttention(nn.Module):
         learns = self.mode == "observe" or (self.mode == "sparse" and self.training and self.scores is None)
         if self.mode == "sparse" and not learns:
             return self._sparse(x_BNC, q_BHND, k_BGND, v_BGND, is_causal, key_mask_BN, scale)
-        seen = reference.visible(tokens, tokens, is_causal, key_mask_BN, q_BHND.device)
+        group = q_BHND.shape[1] // k_BGND.shape[1]
+        k_BHND, v_BHND = (x.repeat_interleave(group, 1) if group > 1 else x for x in (k_BGND, v_BGND))
+        seen: Tensor | None = None
+        if is_causal or key_mask_BN is not None:
+            seen = reference.visible(tokens, tokens, is_causal, key_mask_BN, q_BHND.device)
         if learns:
             estimate = self.detector(x_BNC, key_mask_BN)
-            group = q_BHND.shape[1] // k_BGND.shape[1]
-            exact = q_BHND @ k_BGND.repeat_interleave(group, 1).transpose(-1, -2) * scale
-            self.loss = estimation_loss(exact, estimate.scores(), seen)
+            self.loss = estimation_loss(q_BHND @ k_BHND.transpose(-1, -2) * scale, estimate.scores(), seen)
             if self.mode == "sparse":  # training has all scores anyway, so a mask costs less than a gather
                 kept = self._select(estimate, is_causal, key_mask_BN)
-                seen = seen & self.selection.mask(kept, tokens, tokens)
-        return reference.masked_attention(q_BHND, k_BGND, v_BGND, seen, scale)[0]
+                mask = self.selection.mask(kept, tokens, tokens)
+                seen = mask if seen is None else seen & mask
+        out = functional.scaled_dot_product_attention(q_BHND, k_BHND, v_BHND, seen, scale=scale)
+        # a query that sees nothing has no softmax: zeros, as the operators give
+        return out if key_mask_BN is None else torch.nan_to_num(out)
 
     @torch.no_grad()
     def keep(
@@ -128,15 +134,18 @@ class DetectedAttention(nn.Module):
         seen = reference.visible(q.shape[2], k.shape[2], is_causal, key_mask_BN, q.device)
         return self.selection(self.scores(x_BNC, q, k), seen, key_mask_BN)
 
-    def _balanced_integers(self) -> bool:
-        """Whether the selection is what the operators of whole numbers do."""
+    def _by_integers(self) -> bool:
+        """Whether the operators of whole numbers do this selection."""
         few_bits = self.detector.bits is not None and self.detector.bits <= 8
-        return few_bits and self.selection.granularity == "token" and self.selection.threshold is None
+        return few_bits and self.selection.threshold is None and self.selection.pool == "max"
 
     @torch.no_grad()
     def _select(self, estimate: Estimate, is_causal: bool, key_mask: Tensor | None) -> Kept:
-        if self._balanced_integers():
-            return select_top_k(*estimate.integers(), self.selection.retention, is_causal, key_mask)
+        if self._by_integers():
+            q_est, k_est = estimate.integers()
+            if self.selection.granularity == "block":
+                return select_blocks(q_est, k_est, self.selection.retention, self.selection.block, is_causal, key_mask)
+            return select_top_k(q_est, k_est, self.selection.retention, is_causal, key_mask)
         # a factor common to a head ranks nothing, but a threshold is in units of scores
         scores = estimate.products() if self.selection.threshold is None else estimate.scores()
         seen = reference.visible(scores.shape[2], scores.shape[3], is_causal, key_mask, scores.device)
@@ -149,7 +158,8 @@ class DetectedAttention(nn.Module):
         self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, key_mask: Tensor | None, scale: float
     ) -> Tensor:
         needs_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        if self.scores is None and self._balanced_integers() and not needs_gradient:
+        by_token = self.selection.granularity == "token"
+        if self.scores is None and by_token and self._by_integers() and not needs_gradient:
             with torch.no_grad():
                 q_est, k_est = self.detector(x, key_mask).integers()
             return detect_attend(q_est, k_est, q, k, v, self.selection.retention, is_causal, key_mask, scale)[0]
@@ -159,15 +169,23 @@ class DetectedAttention(nn.Module):
         return sparse_attention(q, k, v, *kept, scale)[0]
 
 
-def estimation_loss(exact_BHNM: Tensor, estimate_BHNM: Tensor, visible: Tensor) -> Tensor:
+def estimation_loss(exact_BHNM: Tensor, estimate_BHNM: Tensor, visible: Tensor | None = None) -> Tensor:
     """Mean squared error of the estimate over visible pairs, in units of the variance of the head's exact scores.
 
-    0 is perfect, 1 as good as the mean of all scores. The gradient reaches the estimate and the exact scores, through
-    their variance too: were it held fixed, a model could lower the loss by flattening all its scores, and does.
+    visible: bool, broadcasts to the scores; None for all. 0 is perfect, 1 as good as the mean of all scores. The
+    gradient reaches the estimate and the exact scores, through their variance too: were it held fixed, a model could
+    lower the loss by flattening all its scores, and does.
     """
-    seen = visible.expand_as(exact_BHNM).to(exact_BHNM.dtype)
-    pairs_H = seen.sum((0, 2, 3)).clamp_min(1)
-    mean_H = (exact_BHNM * seen).sum((0, 2, 3)) / pairs_H
-    variance_H = ((exact_BHNM - mean_H[:, None, None]) * seen).square().sum((0, 2, 3)) / pairs_H
-    error_H = ((exact_BHNM - estimate_BHNM) * seen).square().sum((0, 2, 3)) / pairs_H
+    every = (0, 2, 3)
+    error_BHNM = (exact_BHNM - estimate_BHNM).square()
+    if visible is None:
+        off_BHNM = exact_BHNM - exact_BHNM.mean(every, keepdim=True)
+        error_H, variance_H = error_BHNM.mean(every), off_BHNM.square().mean(every)  # Tensor.var is 10x slower here
+    else:
+        seen = visible.expand_as(exact_BHNM)
+        pairs_H = seen.sum(every).clamp_min(1)
+        mean_H = exact_BHNM.masked_fill(~seen, 0).sum(every) / pairs_H
+        off_BHNM = (exact_BHNM - mean_H[:, None, None]).masked_fill(~seen, 0)
+        error_H = error_BHNM.masked_fill(~seen, 0).sum(every) / pairs_H
+        variance_H = off_BHNM.square().sum(every) / pairs_H
     return (error_H / variance_H.clamp_min(torch.finfo(exact_BHNM.dtype).tiny)).mean()

@@ -6,7 +6,8 @@ GPU kernel (`gpu.py`); `reference.py` is the definition.
     sparse_attention(q, k, v, index, count, scale) -> (out, lse)                               single keys
     block_sparse_attention(q, k, v, index, count, block, is_causal, key_mask, scale) -> (out, lse)  blocks of keys
     select_top_k(q_est, k_est, key_mask, is_causal, retention) -> (index, count)                detection of single keys
-    detect_attend(q_est, k_est, q, k, v, key_mask, is_causal, retention, scale) -> (out, lse)   both; for inference
+    select_blocks(q_est, k_est, key_mask, is_causal, retention, block) -> (index, count)        of blocks of keys
+    detect_attend(q_est, k_est, q, k, v, key_mask, is_causal, retention, scale) -> (out, lse)   keys and attention
 
 q: [B, H, N, D]; k, v: [B, G, M, D], H a multiple of G (query head h reads head h // (H / G)); float32, bfloat16,
 float16 or float64, all three alike, any strides. scale: what scores are multiplied by.
@@ -19,7 +20,8 @@ block: (queries, keys) of a block. is_causal: query i sees keys j <= i + M - N. 
 key exists. These two hold key by key inside kept blocks; single keys were masked when they were selected.
 
 q_est, k_est: int8 [B, H, N, R] and [B, G, M, R], not -128: the detector's operands, whose exact products rank the keys.
-retention: every query keeps the first min(ceil(retention * keys that exist), keys that it may see).
+retention: every query keeps the first min(ceil(retention * keys that exist), keys that it may see); a block of queries
+as many key blocks, a block ranked by the largest product that may be seen in it.
 
 out: [B, H, N, D] of q's dtype. lse: [B, H, N], natural logarithm of the sum of exp(scores) over the kept keys; float32,
 float64 for float64. A query that keeps (or sees) no key has out = 0 and lse = -inf.
@@ -31,13 +33,21 @@ the four operators. Results do not depend on the number of threads.
 Axes: see `reference.py`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gnomon.kernels.detected_attention import cpu
-from gnomon.kernels.detected_attention.select import Kept, check_retention, kept_of, top_k_of_integers
+from gnomon.kernels.detected_attention.select import (
+    Kept,
+    blocks_of_integers,
+    check_block,
+    check_retention,
+    kept_of,
+    top_k_of_integers,
+)
 
 _QKV = "Tensor q, Tensor k, Tensor v"
 _TOKEN = "Tensor index, Tensor count, float scale"
@@ -51,6 +61,10 @@ _library.define(f"block_sparse_attention({_QKV}, {_BLOCK}) -> (Tensor out, Tenso
 _library.define(f"block_sparse_attention_backward({_GIVEN}, {_BLOCK}) -> (Tensor dq, Tensor dk, Tensor dv)")
 _library.define(
     "select_top_k(Tensor q_est, Tensor k_est, Tensor? key_mask, bool is_causal, float retention)"
+    " -> (Tensor index, Tensor count)"
+)
+_library.define(
+    "select_blocks(Tensor q_est, Tensor k_est, Tensor? key_mask, bool is_causal, float retention, int[] block)"
     " -> (Tensor index, Tensor count)"
 )
 _library.define(
@@ -92,8 +106,7 @@ def block_sparse_attention(
     Shapes and dtypes: see the head of this file. scale: None for 1 / sqrt(D). Returns (out, lse).
     Raises ValueError naming the argument that does not fit.
     """
-    if len(block) != 2 or min(block) < 1:
-        raise ValueError(f"block must be two positive sizes (queries, keys); got {block}")
+    check_block(block)
     _check(q, k, v, index, count, -(-q.shape[2] // block[0]) if q.ndim == 4 else 0)
     if key_mask is not None:
         _check_key_mask(key_mask, (k.shape[0], k.shape[2]))
@@ -111,6 +124,23 @@ def select_top_k(
     """
     _check_estimate(q_est, k_est, retention, key_mask)
     return Kept(*torch.ops.gnomon.select_top_k(q_est, k_est, key_mask, is_causal, retention))
+
+
+def select_blocks(
+    q_est: Tensor,
+    k_est: Tensor,
+    retention: float,
+    block: tuple[int, int],
+    is_causal: bool = False,
+    key_mask: Tensor | None = None,
+) -> Kept:
+    """The key blocks that each block of queries keeps: those with the largest products; equal ones: the lower first.
+
+    Shapes and dtypes: see the head of this file. Raises ValueError naming the argument that does not fit.
+    """
+    _check_estimate(q_est, k_est, retention, key_mask)
+    check_block(block)
+    return Kept(*torch.ops.gnomon.select_blocks(q_est, k_est, key_mask, is_causal, retention, block))
 
 
 def detect_attend(
@@ -206,6 +236,16 @@ def _fake_backward(
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
+def _fake_blocks(
+    q_est: Tensor, k_est: Tensor, _: Any, __: bool, retention: float, block: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    tiles, kept = -(-q_est.shape[2] // block[0]), kept_of(retention, -(-k_est.shape[2] // block[1]))
+    return (
+        q_est.new_empty(*q_est.shape[:2], tiles, kept, dtype=torch.int32),
+        q_est.new_empty(*q_est.shape[:2], tiles, dtype=torch.int32),
+    )
+
+
 def _fake_select(q_est: Tensor, k_est: Tensor, _: Any, __: bool, retention: float) -> tuple[Tensor, Tensor]:
     kept = kept_of(retention, k_est.shape[2])
     return (
@@ -271,6 +311,9 @@ for _name, _kind in (("sparse_attention", "token"), ("block_sparse_attention", "
 
 torch.library.register_fake("gnomon::select_top_k", _fake_select, lib=_library)
 torch.library.register_fake("gnomon::detect_attend", lambda _, __, q, *___: _fake(q), lib=_library)
+torch.library.register_fake("gnomon::select_blocks", _fake_blocks, lib=_library)
+_library.impl("select_blocks", cpu.select_blocks, "CPU")
+_library.impl("select_blocks", blocks_of_integers, "CUDA")
 _library.impl("select_top_k", cpu.select_top_k, "CPU")
 _library.impl("select_top_k", top_k_of_integers, "CUDA")
 _library.impl("detect_attend", cpu.detect_attend, "CPU")

@@ -7,6 +7,7 @@ Axes: B batch, H query heads, N queries, M keys, K kept, T query blocks, U key b
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -38,10 +39,27 @@ def kept_of(retention: float, keys: int) -> int:
     return min(keys, max(1, math.ceil(retention * keys - 1e-9)))
 
 
+def kept_per_sequence(retention: float, batch: int, keys: int, exist_BM: Tensor | None) -> Tensor:
+    """How many of the keys (or blocks) that exist each sequence keeps: int64 [B]."""
+    exist = [keys] * batch if exist_BM is None else exist_BM.sum(-1).tolist()
+    return torch.tensor([kept_of(retention, n) if n else 0 for n in exist])
+
+
+def block_exists(key_mask_BM: Tensor, size: int) -> Tensor:
+    """Which blocks of `size` keys hold a key that exists: bool [B, U]."""
+    return torch.nn.functional.pad(key_mask_BM, (0, -key_mask_BM.shape[1] % size)).unflatten(1, (-1, size)).any(-1)
+
+
 def check_retention(retention: float) -> None:
     """Raises ValueError unless 0 < retention <= 1."""
     if not 0 < retention <= 1:
         raise ValueError(f"retention must be above 0 and at most 1, the share of keys that are kept; got {retention}")
+
+
+def check_block(block: Sequence[int]) -> None:
+    """Raises ValueError unless block is two positive sizes."""
+    if len(block) != 2 or min(block) < 1:
+        raise ValueError(f"block must be two positive sizes (queries, keys); got {tuple(block)}")
 
 
 def top_k(scores_BHNM: Tensor, retention: float, visible: Tensor, key_mask_BM: Tensor | None = None) -> Kept:
@@ -53,8 +71,7 @@ def top_k(scores_BHNM: Tensor, retention: float, visible: Tensor, key_mask_BM: T
     batch, _, queries, keys = scores_BHNM.shape
     if queries == 0 or keys == 0:
         raise ValueError(f"scores must have at least one query and one key; got {tuple(scores_BHNM.shape)}")
-    exist = [keys] * batch if key_mask_BM is None else key_mask_BM.sum(-1).tolist()
-    wanted_B = torch.tensor([kept_of(retention, n) if n else 0 for n in exist], device=scores_BHNM.device)
+    wanted_B = kept_per_sequence(retention, batch, keys, key_mask_BM).to(scores_BHNM.device)
     most = kept_of(retention, keys)
     hidden_BHNM = ~visible.expand_as(scores_BHNM)
     # a stable sort, not topk, which leaves the order of equals open
@@ -67,11 +84,29 @@ def top_k(scores_BHNM: Tensor, retention: float, visible: Tensor, key_mask_BM: T
 def top_k_of_integers(
     q_est_BHNR: Tensor, k_est_BGMR: Tensor, key_mask_BM: Tensor | None, is_causal: bool, retention: float
 ) -> Kept:
-    """Row-balanced selection by the products of int8 operands, which are exact: the definition of the operator."""
-    group = q_est_BHNR.shape[1] // k_est_BGMR.shape[1]
-    scores = q_est_BHNR.double() @ k_est_BGMR.double().repeat_interleave(group, 1).transpose(-1, -2)
+    """`top_k` by the products of int8 operands, which are exact: the definition of the operator."""
+    scores = _products(q_est_BHNR, k_est_BGMR)
     seen = reference.visible(scores.shape[2], scores.shape[3], is_causal, key_mask_BM, scores.device)
     return top_k(scores, retention, seen, key_mask_BM)
+
+
+def blocks_of_integers(
+    q_est_BHNR: Tensor,
+    k_est_BGMR: Tensor,
+    key_mask_BM: Tensor | None,
+    is_causal: bool,
+    retention: float,
+    block: Sequence[int],
+) -> Kept:
+    """`top_k_blocks` by the largest product of int8 operands in a block: the definition of the operator."""
+    scores = _products(q_est_BHNR, k_est_BGMR)
+    seen = reference.visible(scores.shape[2], scores.shape[3], is_causal, key_mask_BM, scores.device)
+    return top_k_blocks(scores, retention, seen, (block[0], block[1]), key_mask_BM)
+
+
+def _products(q_est_BHNR: Tensor, k_est_BGMR: Tensor) -> Tensor:
+    group = q_est_BHNR.shape[1] // k_est_BGMR.shape[1]
+    return q_est_BHNR.double() @ k_est_BGMR.double().repeat_interleave(group, 1).transpose(-1, -2)
 
 
 def above(scores_BHNM: Tensor, threshold: float, visible: Tensor) -> Kept:
@@ -110,10 +145,7 @@ def top_k_blocks(
 ) -> Kept:
     """Row-balanced selection of key blocks for each block of queries."""
     pooled_BHTU, seen_BHTU = pool(scores_BHNM, block, visible, how)
-    mask_BU = None
-    if key_mask_BM is not None:
-        padded = torch.nn.functional.pad(key_mask_BM, (0, -key_mask_BM.shape[1] % block[1]))
-        mask_BU = padded.unflatten(1, (-1, block[1])).any(-1)
+    mask_BU = None if key_mask_BM is None else block_exists(key_mask_BM, block[1])
     return top_k(pooled_BHTU, retention, seen_BHTU, mask_BU)
 
 
