@@ -68,7 +68,7 @@ def _flat(problem: Problem, q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
     """q, k, v as [B, N, H, D] in the dtype of the computation, with a key/value head for each query head."""
     wide = torch.promote_types(q.dtype, torch.float32)
     flat = [x.to(wide).flatten(1, len(problem.space)) for x in (q, k, v)]
-    return [x.repeat_interleave(q.shape[-2] // x.shape[-2], dim=2) for x in flat]
+    return [x.repeat_interleave(q.shape[-2] // max(x.shape[-2], 1), dim=2) for x in flat]
 
 
 def _scores(q_BNHD: Tensor, k_BNHD: Tensor, problem: Problem, scale: float, rpb: Tensor | None) -> Tensor:
