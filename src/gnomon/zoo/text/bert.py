@@ -1,11 +1,17 @@
 """The BERT encoder (Devlin et al. 2019, arXiv:1810.04805) in plain torch, under the names of published weights.
 
 Ours, because a measuring session is a fresh process and importing Transformers takes longer than all that the session
-measures. Checked against Transformers' BertModel. Axes: B texts, L tokens, D hidden size, H heads.
+measures. Checked against Transformers' BertModel. Axes: B texts, L tokens, D hidden size, H heads, E head size, T
+tokens of all texts without padding.
 """
+
+from collections.abc import Callable
 
 from torch import Tensor, arange, nn
 from torch.nn import functional
+
+# from queries, keys and values, [..., tokens, H, E] each, to the attended values in the same shape
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Embeddings(nn.Module):
@@ -18,11 +24,15 @@ class Embeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(segments, hidden)
         self.LayerNorm = nn.LayerNorm(hidden, eps)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """input_ids: [B, L] int64, L at most the number of positions. Returns [B, L, D]."""
-        positions_L = arange(input_ids.shape[1], device=input_ids.device)
-        place_LD = self.position_embeddings(positions_L) + self.token_type_embeddings.weight[0]
-        embedded: Tensor = self.LayerNorm(self.word_embeddings(input_ids) + place_LD)
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """input_ids: [B, L] int64, L at most the number of positions. Returns [B, L, D].
+
+        position_ids: of the shape of input_ids, which may then be [T]; None: from 0 on along the last axis.
+        """
+        if position_ids is None:
+            position_ids = arange(input_ids.shape[-1], device=input_ids.device)
+        place = self.position_embeddings(position_ids) + self.token_type_embeddings.weight[0]
+        embedded: Tensor = self.LayerNorm(self.word_embeddings(input_ids) + place)
         return embedded
 
 
@@ -34,11 +44,10 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.query, self.key, self.value = (nn.Linear(hidden, hidden) for _ in range(3))
 
-    def forward(self, x_BLD: Tensor, mask_B11L: Tensor) -> Tensor:
-        q, k, v = (
-            layer(x_BLD).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
-        )
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask_B11L).transpose(1, 2).flatten(-2)
+    def forward(self, x: Tensor, attention: Attention) -> Tensor:
+        """x: [B, L, D] or [T, D]; returns the same shape."""
+        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)) for layer in (self.query, self.key, self.value))
+        return attention(q, k, v).flatten(-2)
 
 
 class AddAndNorm(nn.Module):
@@ -65,10 +74,11 @@ class Layer(nn.Module):
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, inner)})
         self.output = AddAndNorm(inner, hidden, eps)
 
-    def forward(self, x_BLD: Tensor, mask_B11L: Tensor) -> Tensor:
-        x_BLD = self.attention["output"](self.attention["self"](x_BLD, mask_B11L), x_BLD)
-        out_BLD: Tensor = self.output(functional.gelu(self.intermediate["dense"](x_BLD)), x_BLD)
-        return out_BLD
+    def forward(self, x: Tensor, attention: Attention) -> Tensor:
+        """x: [B, L, D] or [T, D]; returns the same shape."""
+        x = self.attention["output"](self.attention["self"](x, attention), x)
+        out: Tensor = self.output(functional.gelu(self.intermediate["dense"](x)), x)
+        return out
 
 
 class Encoder(nn.Module):
@@ -97,7 +107,21 @@ class Encoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask (1 for a token, 0 for padding): [B, L] int64. Returns hidden states [B, L, D]."""
         mask_B11L = attention_mask.bool()[:, None, None, :]
-        x_BLD: Tensor = self.embeddings(input_ids)
+
+        def attention(*qkv_BLHE: Tensor) -> Tensor:
+            q, k, v = (x.transpose(1, 2) for x in qkv_BLHE)
+            return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask_B11L).transpose(1, 2)
+
+        return self._layers(self.embeddings(input_ids), attention)
+
+    def forward_packed(self, input_ids: Tensor, position_ids: Tensor, attention: Attention) -> Tensor:
+        """The tokens of several texts one after another, without padding; what attends keeps the texts apart.
+
+        input_ids, position_ids (the place of each token in its own text): [T] int64. Returns hidden states [T, D].
+        """
+        return self._layers(self.embeddings(input_ids, position_ids), attention)
+
+    def _layers(self, x: Tensor, attention: Attention) -> Tensor:
         for layer in self.encoder["layer"].children():
-            x_BLD = layer(x_BLD, mask_B11L)
-        return x_BLD
+            x = layer(x, attention)
+        return x

@@ -6,6 +6,7 @@ Axes: B texts, L tokens, D embedding size.
 """
 
 import functools
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -46,10 +47,24 @@ def _adopt_bert_weights(module: nn.Module, state: dict[str, Tensor], prefix: str
 
 def examples(dims: Mapping[str, int], seed: int) -> dict[str, Tensor]:
     """B of the texts, drawn without replacement while they last, cut or padded to L tokens."""
+    return tokenize(_drawn(_texts(), dims["B"], seed), dims["L"])
+
+
+def sentence_examples(dims: Mapping[str, int], seed: int) -> dict[str, Tensor]:
+    """B of the single sentences of the texts, drawn likewise: 6 to 88 tokens, padded to L."""
+    return tokenize(_drawn(sentences(), dims["B"], seed), dims["L"])
+
+
+@functools.cache
+def sentences() -> list[str]:
+    """The sentences of all texts, in order. A sentence ends with a full stop, ! or ? before a space."""
+    return [sentence for text in _texts() for sentence in re.split(r"(?<=[.!?])\s+", text) if sentence]
+
+
+def _drawn(texts: list[str], count: int, seed: int) -> list[str]:
     generator = torch.Generator().manual_seed(seed)
-    texts = _texts()
-    order = torch.cat([torch.randperm(len(texts), generator=generator) for _ in range(dims["B"] // len(texts) + 1)])
-    return tokenize([texts[i] for i in order[: dims["B"]].tolist()], dims["L"])
+    order = torch.cat([torch.randperm(len(texts), generator=generator) for _ in range(count // len(texts) + 1)])
+    return [texts[i] for i in order[:count].tolist()]
 
 
 def evaluate(predict: Predict, dims: Mapping[str, int]) -> dict[str, float]:
