@@ -7,14 +7,14 @@ gradients are compared with the first backend's before anything is timed.
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gnomon.kernels.neighborhood_attention.backends import BACKENDS, forget, measured, reasons
+from gnomon.kernels.neighborhood_attention.backends import BACKENDS, forget, measured
 from gnomon.kernels.neighborhood_attention.backends.backend import Backend
 from gnomon.kernels.neighborhood_attention.backends.case import Case
 from gnomon.kernels.neighborhood_attention.problem import Problem
@@ -40,25 +40,27 @@ def profile(
     max_seconds: float = 120.0,
     remember: bool = True,
     progress: Callable[[str], None] = lambda text: None,
+    table: Mapping[str, Backend] = BACKENDS,
 ) -> AttentionProfile:
     """Time every backend on the problem, or those named in `backends`, and remember the times for backend='auto'.
 
     heads, heads_kv: of queries, and of keys and values (as many when None). device: 'cpu' or 'cuda'. backward: time
     forward and backward together. repeats: rounds; fewer, but at least 3, when they would take longer than
-    max_seconds. remember: write what `backend='auto'` reads. progress: told what is going on.
+    max_seconds. remember: write what `backend='auto'` reads. progress: told what is going on. table: the backends that
+    there are.
     A backend that cannot run, that fails, or whose result differs from the first one's is in `refused` with its reason.
     Raises ValueError naming the argument, also when no backend is left.
     """
     case = _case(problem, batch, heads, heads_kv, head_dim, dtype, device, backward)
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1; got {repeats}")
-    names = tuple(BACKENDS) if backends is None else tuple(backends)
+    names = tuple(table) if backends is None else tuple(backends)
     for name in names:
-        if name not in BACKENDS:
-            raise ValueError(f"backends: {name!r} is not known; known: {', '.join(BACKENDS)}")
-    refused = {name: reason for name, reason in reasons(case).items() if name in names and reason is not None}
-    inputs = _inputs(case)
-    runs, first_calls, errors = _tried([n for n in names if n not in refused], inputs, case, refused, progress)
+        if name not in table:
+            raise ValueError(f"backends: {name!r} is not known; known: {', '.join(table)}")
+    refused = {name: reason for name in names if (reason := table[name].why_not(case)) is not None}
+    able = {name: table[name] for name in names if name not in refused}
+    runs, first_calls, errors = _tried(able, _inputs(case), case, refused, progress)
     if not runs:
         why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
         raise ValueError(f"backends: none can run this problem. {why}")
@@ -71,7 +73,7 @@ def profile(
             min(t.wall_s for t in times[name]),
             statistics.median(t.wall_s for t in times[name]),
             first_calls[name],
-            BACKENDS[name].memory_bytes(case),
+            table[name].memory_bytes(case),
             errors[name],
             case.flop(case.pairs) / max(min(t.wall_s for t in times[name]), 1e-9),
         )
@@ -169,15 +171,15 @@ def _call(backend: Backend, inputs: _Inputs, case: Case) -> Callable[[], tuple[T
 
 
 def _tried(
-    names: Sequence[str], inputs: _Inputs, case: Case, refused: dict[str, str], progress: Callable[[str], None]
+    able: Mapping[str, Backend], inputs: _Inputs, case: Case, refused: dict[str, str], progress: Callable[[str], None]
 ) -> tuple[dict[str, Callable[[], tuple[Tensor, ...]]], dict[str, float], dict[str, float]]:
     """Calls that work and agree, wall seconds of their first call, and their largest error; the rest into `refused`."""
     runs: dict[str, Callable[[], tuple[Tensor, ...]]] = {}
     first_calls, errors = {}, {}
     expected: tuple[Tensor, ...] | None = None
-    for name in names:
+    for name, backend in able.items():
         progress(f"{name}: first call")
-        call = _call(BACKENDS[name], inputs, case)
+        call = _call(backend, inputs, case)
         start = time.perf_counter()
         try:
             results = call()
