@@ -13,6 +13,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from gnomon.kernels import _triton
 from gnomon.kernels._triton import Launch
+from gnomon.kernels.neighborhood_attention import reference
 from gnomon.kernels.neighborhood_attention.gpu_backward import (
     delta_kernel,
     grad_bias_kernel,
@@ -60,7 +61,13 @@ def forward(
     rpb: Tensor | None = None,
     tuning: Tuning = _AUTO,
 ) -> tuple[Tensor, Tensor]:
-    """(out, lse) as `reference.neighborhood_attention`, by the fused kernel. Raises ValueError as `why_not` says."""
+    """(out, lse) as `reference.neighborhood_attention`, by the fused kernel; float64 by the reference itself.
+
+    Raises ValueError as `why_not` says.
+    """
+    if q.dtype == torch.float64:
+        out, lse = reference.neighborhood_attention(q, k, v, problem, scale, rpb)
+        return out.contiguous(), lse.contiguous()
     _check(q, v)
     out, lse = q.new_empty(*q.shape[:-1], v.shape[-1]), q.new_empty(q.shape[:-1], dtype=torch.float32)
     if out.numel():
@@ -106,8 +113,11 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """(dq, dk, dv, drpb) in the dtypes of q, k, v and rpb; the same bits at every call.
 
-    out, lse: of `forward`. grad_lse: None where nobody used lse. Raises ValueError as `why_not` says.
+    out, lse: of `forward`. grad_lse: None where nobody used lse. float64 goes to the reference. Raises ValueError as
+    `why_not` says.
     """
+    if q.dtype == torch.float64:
+        return reference.backward(grad_out, grad_lse, q, k, v, out, lse, problem, scale, rpb)
     _check(q, v)
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     drpb = None if rpb is None else torch.zeros(rpb.shape, dtype=rpb.dtype, device=rpb.device)
