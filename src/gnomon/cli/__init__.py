@@ -26,6 +26,7 @@ _VERBS = {
     "forecast": "latency of a task on devices that are not here",
     "calibrate": "measure kernels here, so that forecasts for this machine are right",
     "characterize": "phases of graph networks here: times, cache, and which guidelines hold",
+    "attention": "attention that leaves pairs out: simulated on any device, measured here",
     "sharpen": "try recipes that make a task faster and keep those that hold",
     "compare": "two tasks, two stored measurements, or recipes: faster, slower or no different",
     "gate": "stop a change that makes a task slower than its baseline",

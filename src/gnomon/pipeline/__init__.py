@@ -1,6 +1,7 @@
 """The stages in their order. The only room that knows all of them; records go to the store as they come."""
 
 from gnomon.pipeline.analyzing import analyze, sweep_batches
+from gnomon.pipeline.attending import profile_attention, simulate_attention
 from gnomon.pipeline.breakeven import break_even, stored_break_even
 from gnomon.pipeline.calibrating import LEAST_CALIBRATION_S, calibrate, stored_calibration
 from gnomon.pipeline.characterizing import characterize_gcn
@@ -45,9 +46,11 @@ __all__ = [
     "max_qps",
     "measure",
     "recall",
+    "profile_attention",
     "record_log",
     "save_baseline",
     "sharpen",
+    "simulate_attention",
     "stored_break_even",
     "stored_calibration",
     "stored_measurement",

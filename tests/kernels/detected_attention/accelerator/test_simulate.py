@@ -13,6 +13,7 @@ from gnomon.kernels.detected_attention.accelerator import masks
 from gnomon.kernels.detected_attention.accelerator.attention import run_head
 from gnomon.kernels.detected_attention.accelerator.design import Design, Layer
 from gnomon.kernels.detected_attention.accelerator.energy import FILE, constants
+from gnomon.kernels.detected_attention.accelerator.files import load
 from gnomon.kernels.detected_attention.accelerator.simulate import STAGES, compare, simulate
 
 LAYER = Layer(tokens=48, width=64, heads=4, head_dim=16, ffn=128, rank=8, bits=4, retention=0.25)
@@ -171,9 +172,9 @@ def test_a_mask_that_does_not_fit_is_refused(tmp_path):
         simulate(LAYER, mask)
     np.save(tmp_path / "scores.npy", np.zeros((4, 48, 48)))
     with pytest.raises(UsageError, match=r"wanted booleans \[heads, n, n\].* got float64 \[4, 48, 48\]"):
-        masks.load(tmp_path / "scores.npy")
+        load(tmp_path / "scores.npy")
     with pytest.raises(UsageError, match="cannot be read"):
-        masks.load(tmp_path / "missing.npy")
+        load(tmp_path / "missing.npy")
 
 
 def test_masks_come_back_from_files(tmp_path):
@@ -181,8 +182,8 @@ def test_masks_come_back_from_files(tmp_path):
     mask = masks.stand_in(LAYER)
     np.save(tmp_path / "mask.npy", mask[None])
     torch.save(torch.from_numpy(mask), tmp_path / "mask.pt")
-    np.testing.assert_array_equal(masks.load(tmp_path / "mask.npy"), mask)
-    np.testing.assert_array_equal(masks.load(tmp_path / "mask.pt"), mask)
+    np.testing.assert_array_equal(load(tmp_path / "mask.npy"), mask)
+    np.testing.assert_array_equal(load(tmp_path / "mask.pt"), mask)
 
 
 def test_every_constant_has_a_source_and_an_invented_one_is_called_ours():
