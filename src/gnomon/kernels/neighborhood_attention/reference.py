@@ -61,7 +61,7 @@ def backward(
         drpb = torch.zeros_like(rpb, dtype=dq.dtype).flatten(1)
         drpb = drpb.index_add_(1, offsets(problem, rpb.device).flatten(), ds_BHNN.sum(0).flatten(1))
         drpb = drpb.reshape(rpb.shape).to(rpb.dtype)
-    return *(x.unflatten(1, problem.space).to(q.dtype) for x in (dq, dk, dv)), drpb  # type: ignore[return-value]
+    return *(x.unflatten(1, problem.space).to(q.dtype) for x in (dq, dk, dv)), drpb
 
 
 def _flat(problem: Problem, q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
