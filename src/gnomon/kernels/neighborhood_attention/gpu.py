@@ -13,9 +13,10 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from gnomon.kernels import _triton
 from gnomon.kernels._triton import Launch
+from gnomon.kernels._triton_attention import DTYPES, MAX_HEAD_SIZE, delta_launch, padded, sizes, why_not
+from gnomon.kernels._triton_attention import rows as feature_rows
 from gnomon.kernels.neighborhood_attention import reference
 from gnomon.kernels.neighborhood_attention.gpu_backward import (
-    delta_kernel,
     grad_bias_kernel,
     grad_key_kernel,
     grad_query_kernel,
@@ -24,21 +25,7 @@ from gnomon.kernels.neighborhood_attention.gpu_blocks import AXES, Blocks, Tile,
 from gnomon.kernels.neighborhood_attention.gpu_forward import forward_kernel
 from gnomon.kernels.neighborhood_attention.problem import Problem
 
-MAX_HEAD_SIZE = 256
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
-
-def why_not(q: Tensor, v: Tensor) -> str | None:
-    """Why the Triton kernels refuse these tensors; None when they take them."""
-    reason = _triton.why_not(q.device)
-    if reason is not None:
-        return reason
-    if q.dtype not in DTYPES:
-        return f"the Triton kernels take float32, float16 and bfloat16; got {q.dtype}"
-    size = max(q.shape[-1], v.shape[-1])
-    if size > MAX_HEAD_SIZE:
-        return f"the Triton kernels take heads of up to {MAX_HEAD_SIZE} features; got {size}"
-    return None
+__all__ = ["DTYPES", "MAX_HEAD_SIZE", "Tuning", "backward", "forward", "why_not"]
 
 
 class Tuning(NamedTuple):
@@ -133,23 +120,6 @@ def backward(
         launch.run()
         drpb = launch.arguments["partial"].sum(0).to(rpb.dtype).view(rpb.shape)
     return dq, dk, dv, drpb
-
-
-def delta_launch(grad_out: Tensor, grad_lse: Tensor | None, out: Tensor, delta: Tensor) -> Launch:
-    """delta = rowsum(dO O) - dlse: what both passes of the backward subtract."""
-    rows = 32
-    return Launch(
-        delta_kernel,
-        triton.cdiv(delta.numel(), rows),
-        {
-            "out": out.contiguous(),
-            "grad_out": grad_out,
-            "grad_lse": None if grad_lse is None else grad_lse.contiguous(),
-            "delta": delta,
-            "rows": delta.numel(),
-        },
-        {"DV": out.shape[-1], "BLOCK_DV": _padded(out.shape[-1]), "ROWS": rows},
-    )
 
 
 def backward_launches(
@@ -260,19 +230,13 @@ class _Plan(NamedTuple):
 
     def constants(self, problem: Problem, rpb: Tensor | None) -> dict[str, Any]:
         """What kernels are compiled for. Lengths, windows, dilations are not among it: images differ in size."""
-        size, v_size = self.q.shape[-1], self.v.shape[-1]
         return {
-            "D": size,
-            "DV": v_size,
-            "BLOCK_D": _padded(size),
-            "BLOCK_DV": _padded(v_size),
+            **sizes(self.q, self.v, self.target),
             "AXES": len(problem.space),
             "S": three(problem.stride),
             "CAUSAL": (False,) * (AXES - len(problem.space)) + problem.is_causal,
             "BIASED": rpb is not None,
-            "PRECISION": _triton.precision(self.q.dtype, self.target),
             "TMA": self.tma,
-            "WIDEN": _triton.interpreted() and self.q.dtype == torch.bfloat16,
         }
 
 
@@ -283,12 +247,6 @@ def _grid(problem: Problem, heads: int, tile: Tile) -> tuple[int, dict[str, Any]
     return prod(counts) * prod(d) * heads, {"n": n, "w": w, "d": d, "tiles": counts}
 
 
-def _padded(size: int) -> int:
-    """Features that a kernel computes with: tensor cores want a power of two, and at least 16."""
-    padded: int = max(16, triton.next_power_of_2(size))
-    return padded
-
-
 def _check(q: Tensor, v: Tensor) -> None:
     reason = why_not(q, v)
     if reason is not None:
@@ -297,8 +255,7 @@ def _check(q: Tensor, v: Tensor) -> None:
 
 def _rows(x: Tensor, problem: Problem) -> Tensor:
     """[B, n, heads, D] with features next to each other: a view where strides allow it, else a copy."""
-    rows = x.flatten(1, len(problem.space))
-    return rows if rows.stride(-1) == 1 or rows.shape[-1] == 1 else rows.contiguous()
+    return feature_rows(x.flatten(1, len(problem.space)))
 
 
 def _tma_fits(problem: Problem, target: str, rows: list[Tensor]) -> bool:
@@ -311,7 +268,7 @@ def _tma_fits(problem: Problem, target: str, rows: list[Tensor]) -> bool:
         return False
     return all(
         x.stride(-2) == x.shape[-1]
-        and x.shape[-1] == _padded(x.shape[-1])
+        and x.shape[-1] == padded(x.shape[-1])
         and all(stride * x.element_size() % 16 == 0 for stride in x.stride()[:2])
         and x.data_ptr() % 16 == 0
         for x in rows

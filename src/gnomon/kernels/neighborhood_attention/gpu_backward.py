@@ -11,8 +11,8 @@ so gradients are the same bits every time. See `gpu_windows` for the words. M qu
 import triton
 import triton.language as tl
 
+from gnomon.kernels._triton_attention import LOG2E
 from gnomon.kernels.neighborhood_attention.gpu_windows import (
-    LOG2E,
     all_see_all,
     bias_row,
     keys_seen,
@@ -29,21 +29,6 @@ from gnomon.kernels.neighborhood_attention.gpu_windows import (
     windows,
     work,
 )
-
-
-@triton.jit
-def delta_kernel(out, grad_out, grad_lse, delta, rows, DV: tl.constexpr, BLOCK_DV: tl.constexpr, ROWS: tl.constexpr):
-    """delta = rowsum(dO O) - dlse for each token and head, rows of contiguous tensors."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    feature = tl.arange(0, BLOCK_DV)
-    inside = (row < rows)[:, None] & (feature[None, :] < DV)
-    at = row[:, None] * DV + feature[None, :]
-    product = tl.load(out + at, mask=inside, other=0.0).to(tl.float32)
-    product *= tl.load(grad_out + at, mask=inside, other=0.0).to(tl.float32)
-    value = tl.sum(product, 1)
-    if grad_lse is not None:
-        value -= tl.load(grad_lse + row, mask=row < rows, other=0.0)
-    tl.store(delta + row, value, mask=row < rows)
 
 
 @triton.jit

@@ -11,8 +11,8 @@ M queries of a tile, N keys of a tile.
 import triton
 import triton.language as tl
 
+from gnomon.kernels._triton_attention import LOG2E
 from gnomon.kernels.neighborhood_attention.gpu_windows import (
-    LOG2E,
     all_see_all,
     bias_row,
     keys_seen,

@@ -12,7 +12,7 @@ n, w, s, d: length, window, stride and dilation of an axis. A tile is a box of t
 import triton
 import triton.language as tl
 
-LOG2E = tl.constexpr(1.4426950408889634)
+from gnomon.kernels._triton_attention import load_rows, store_rows
 
 
 @triton.jit
@@ -217,22 +217,15 @@ def load_tile(
     if TMA:
         rows: tl.constexpr = TILE[0] * TILE[1] * TILE[2]
         block = source.load([batch, first[0], first[1], first[2], head * D]).reshape(rows, BLOCK_D)
+        if WIDEN:
+            block = block.to(tl.float32)
+        return block
     else:
-        feature = tl.arange(0, BLOCK_D)
-        at = source + batch.to(tl.int64) * strides[0] + head.to(tl.int64) * strides[2]
-        at += token[:, None] * strides[1] + feature[None, :]
-        if D == BLOCK_D:
-            block = tl.load(at, mask=inside[:, None], other=0.0)
-        else:
-            block = tl.load(at, mask=inside[:, None] & (feature[None, :] < D), other=0.0)
-    if WIDEN:
-        block = block.to(tl.float32)
-    return block
+        row = batch.to(tl.int64) * strides[0] + head.to(tl.int64) * strides[2] + token * strides[1]
+        return load_rows(source, row, inside, D, BLOCK_D, WIDEN)
 
 
 @triton.jit
 def store_tile(target, block, row, inside, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Write [tokens, BLOCK_D] to the rows of a contiguous tensor."""
-    feature = tl.arange(0, BLOCK_D)
-    at = target + row[:, None] * D + feature[None, :]
-    tl.store(at, block.to(target.dtype.element_ty), mask=inside[:, None] & (feature[None, :] < D))
+    store_rows(target, block, row * D, inside, D, BLOCK_D)
