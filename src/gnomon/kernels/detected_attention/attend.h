@@ -141,11 +141,9 @@ static void attend_backward(const Lists& lists, const float* grad_out, const flo
   });
 }
 
-#define BY_WIDTH(width, call)        \
-  switch (width) {                   \
-    case 16: call(1); break;         \
-    case 32: call(2); break;         \
-    case 64: call(4); break;         \
-    case 128: call(8); break;        \
-    default: call(0);                \
+#define BY_WIDTH(width, call) \
+  switch (width) {            \
+    case 32: call(2); break;  \
+    case 64: call(4); break;  \
+    default: call(0);         \
   }

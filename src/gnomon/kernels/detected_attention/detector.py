@@ -136,7 +136,7 @@ def _round(x: Tensor, bits: int | None, exists: Tensor | None = None) -> tuple[T
     Whole numbers of 16 bits are float64, since float32 would round their products.
     """
     if bits is None:
-        return x, x.new_ones(())
+        return x, x.new_ones(*x.shape[:-2], 1, 1)
     with torch.no_grad():
         size = x.abs() if exists is None else x.abs() * exists
         largest = size.amax((-2, -1), keepdim=True)
