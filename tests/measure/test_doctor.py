@@ -13,10 +13,12 @@ from gnomon.measure.doctor import (
     Finding,
     allocator,
     allocator_regime,
+    attention_backends,
     compiler,
     counters,
     disk,
     examine_host,
+    native_kernels,
     packages,
     python,
     threads,
@@ -38,8 +40,9 @@ def findings() -> list[Finding]:
 
 def test_everything_that_a_newcomer_asks_for_is_examined(findings):
     names = [finding.name for finding in findings]
-    assert names == ["python", "torch", "c++ compiler", "gpu", "transformers", "safetensors", "onnxruntime", "triton",
-                     "matplotlib", "threads", "allocator", "hardware counters", "timer", "store", "disk"]  # fmt: skip
+    assert names == ["python", "torch", "c++ compiler", "native kernels", "gpu", "attention backends", "transformers",
+                     "safetensors", "onnxruntime", "triton", "matplotlib", "threads", "allocator", "hardware counters",
+                     "timer", "store", "disk"]  # fmt: skip
 
 
 def test_what_is_wrong_says_what_it_costs_and_how_to_mend_it(findings):
@@ -54,6 +57,19 @@ def test_what_is_wrong_says_what_it_costs_and_how_to_mend_it(findings):
 
 def test_the_torch_that_runs_these_tests_is_fine(findings):
     assert findings[1].status == "ok"
+
+
+def test_the_kernels_that_did_not_build_say_why_in_one_line():
+    found = native_kernels(lambda: "g++ failed on cpu.cpp for avx512:\nerror: 200 lines of it")
+    assert found.status == "missing"
+    assert found.detail == "g++ failed on cpu.cpp for avx512:"
+
+
+def test_every_backend_of_attention_is_listed_able_or_with_its_reason():
+    detail = attention_backends().detail
+    assert "reference on c" in detail or "reference:" in detail
+    for name in ("cpu", "triton", "sdpa", "flex", "natten"):
+        assert name in detail
 
 
 def test_the_supported_versions_are_those_of_the_package():

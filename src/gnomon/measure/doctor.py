@@ -46,7 +46,9 @@ def examine_host(root: Path = Path("/"), environ: Mapping[str, str] = os.environ
         python(),
         torch_itself(),
         compiler(environ),
+        native_kernels(),
         gpu(),
+        attention_backends(),
         *packages(),
         threads(root, environ),
         allocator(root, environ),
@@ -107,6 +109,37 @@ def compiler(environ: Mapping[str, str] = os.environ) -> Finding:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return Finding("c++ compiler", "missing", f"{found} cannot compile a trial file: {said}", cost, remedy)
     return Finding("c++ compiler", "ok", found)
+
+
+def native_kernels(why_not: Callable[[], str | None] | None = None) -> Finding:
+    """Do Gnomon's C++ kernels build and load? why_not: the reason if they do not; None asks the largest of them."""
+    name, cost = "native kernels", "attention kernels of Gnomon's own run their slow references on the CPU"
+    try:
+        from gnomon.kernels import _native
+        from gnomon.kernels.neighborhood_attention import cpu
+    except Exception:
+        return Finding(name, "missing", "torch does not import", cost, "mend torch first")
+    reason = (why_not or cpu.KERNELS.why_not)()
+    if reason is None:
+        return Finding(name, "ok", f"built for {_native.isas()[0]} with {_native.compiler()}")
+    return Finding(name, "missing", reason.splitlines()[0], cost, "mend the C++ compiler, or set CXX to another")
+
+
+def attention_backends() -> Finding:
+    """Who can run neighborhood attention on this machine's best device, and why the others cannot."""
+    name = "attention backends"
+    try:
+        import torch
+
+        from gnomon.kernels.neighborhood_attention import Case, Problem
+        from gnomon.kernels.neighborhood_attention.backends import reasons
+    except Exception:
+        return Finding(name, "missing", "torch does not import", "nothing attends", "mend torch first")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = reasons(Case(Problem.of((32, 32), 7), 1, 4, 4, 32, 32, torch.float32, device))
+    able = ", ".join(backend for backend, reason in found.items() if reason is None)
+    refused = "".join(f"; {backend}: {reason}" for backend, reason in found.items() if reason is not None)
+    return Finding(name, "ok", f"{able} on {device}{refused}")
 
 
 def gpu() -> Finding:
