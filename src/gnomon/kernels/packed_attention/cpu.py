@@ -22,10 +22,17 @@ KERNELS = Kernels(
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, is_causal: bool, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    is_causal: bool,
+    scale: float,
+    isa: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(out, lse) as `operator` says."""
-    library = None if q.dtype == torch.float64 else KERNELS.get()
+    """(out, lse) as `operator` says. isa: whose kernels; None for the best here."""
+    library = None if q.dtype == torch.float64 else KERNELS.get(isa)
     if library is None:
         return reference.packed_attention(q, k, v, cu_seqlens, is_causal, scale)
     q_, k_, v_ = (_rows(x) for x in (q, k, v))
@@ -39,10 +46,10 @@ def forward(
 
 def backward(
     grad_out: Tensor, grad_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, out: Tensor,
-    lse: Tensor, max_seqlen: int, is_causal: bool, scale: float,
+    lse: Tensor, max_seqlen: int, is_causal: bool, scale: float, isa: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """(dq, dk, dv) as `operator` says."""
-    library = None if q.dtype == torch.float64 else KERNELS.get()
+    """(dq, dk, dv) as `operator` says. isa: whose kernels; None for the best here."""
+    library = None if q.dtype == torch.float64 else KERNELS.get(isa)
     if library is None:
         return reference.backward(grad_out, grad_lse, q, k, v, cu_seqlens, out, lse, is_causal, scale)
     q_, k_, v_ = (_rows(x) for x in (q, k, v))

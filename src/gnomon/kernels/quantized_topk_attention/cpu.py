@@ -33,10 +33,10 @@ def why_not(q: Tensor, block: Sequence[int]) -> str | None:
 
 def forward(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, topk: int, bits: int,
-    block: Sequence[int], is_causal: bool, scale: float,
+    block: Sequence[int], is_causal: bool, scale: float, isa: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """(out, lse, kept) as `operator` says."""
-    library = KERNELS.get() if why_not(q, block) is None else None
+    """(out, lse, kept) as `operator` says. isa: whose kernels; None for the best here."""
+    library = KERNELS.get(isa) if why_not(q, block) is None else None
     if library is None:
         return reference.quantized_topk_attention(
             q, k, v, mask, cu_seqlens, topk, bits, (block[0], block[1]), is_causal, scale
@@ -58,10 +58,10 @@ def forward(
 
 def backward(
     grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, out: Tensor,
-    lse: Tensor, kept: Tensor, topk: int, block: Sequence[int], is_causal: bool, scale: float,
+    lse: Tensor, kept: Tensor, topk: int, block: Sequence[int], is_causal: bool, scale: float, isa: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """(dq, dk, dv), contiguous, as `operator` says."""
-    library = KERNELS.get() if why_not(q, block) is None else None
+    """(dq, dk, dv), contiguous, as `operator` says. isa: whose kernels; None for the best here."""
+    library = KERNELS.get(isa) if why_not(q, block) is None else None
     if library is None:
         return reference.backward(grad_out, q, k, v, mask, cu_seqlens, kept, (block[0], block[1]), is_causal, scale)
     q_, k_, v_ = (_rows(x) for x in (q, k, v))
