@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gnomon.kernels._triton_blocks import Blocks
 from gnomon.kernels.neighborhood_attention import gpu
-from gnomon.kernels.neighborhood_attention.gpu_blocks import Blocks
 from gnomon.kernels.neighborhood_attention.gpu_windows import viewers, window
 from gnomon.kernels.neighborhood_attention.problem import Axis, Problem
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from gnomon.kernels import _triton
+from gnomon.kernels._triton_blocks import Blocks
 from gnomon.kernels.neighborhood_attention import reference
-from gnomon.kernels.neighborhood_attention.gpu_blocks import Blocks, tiles
+from gnomon.kernels.neighborhood_attention.gpu_blocks import tiles
 from gnomon.kernels.neighborhood_attention.problem import Axis, Problem
 
 pytest.importorskip("triton")

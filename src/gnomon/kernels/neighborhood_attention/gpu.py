@@ -15,13 +15,14 @@ from gnomon.kernels import _triton
 from gnomon.kernels._triton import Launch
 from gnomon.kernels._triton_attention import DTYPES, MAX_HEAD_SIZE, delta_launch, padded, sizes, why_not
 from gnomon.kernels._triton_attention import rows as feature_rows
+from gnomon.kernels._triton_blocks import Blocks, blocks
 from gnomon.kernels.neighborhood_attention import reference
 from gnomon.kernels.neighborhood_attention.gpu_backward import (
     grad_bias_kernel,
     grad_key_kernel,
     grad_query_kernel,
 )
-from gnomon.kernels.neighborhood_attention.gpu_blocks import AXES, Blocks, Tile, blocks, three, tiles
+from gnomon.kernels.neighborhood_attention.gpu_blocks import AXES, Tile, three, tiles
 from gnomon.kernels.neighborhood_attention.gpu_forward import forward_kernel
 from gnomon.kernels.neighborhood_attention.problem import Problem
 

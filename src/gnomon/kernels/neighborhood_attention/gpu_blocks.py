@@ -1,4 +1,4 @@
-"""Which tiles the Triton kernels use: block sizes by GPU and head size, and the shape of a block on the token grid.
+"""Which boxes of tokens the Triton kernels take as tiles of queries and of keys.
 
 The kernels walk keys from the first one that a tile of queries sees, so a walk along one axis takes ceil(span / side)
 steps, span being that of the tile's first to last window. The number of steps in all is a product over axes, so that
@@ -7,52 +7,14 @@ every shape of a block is cheap to judge. No Triton here.
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-
-import torch
 
 from gnomon.kernels.neighborhood_attention.problem import Axis, Problem
 
 Tile = tuple[int, int, int]
 AXES = 3
 MASKED = 0.3  # a masked pair of tiles costs this much more than a full one: compares and selects beside the products
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """Queries and keys in a tile, warps of a program, and tiles that are loaded ahead."""
-
-    queries: int
-    keys: int
-    num_warps: int
-    num_stages: int
-
-
-def blocks(target: str, dtype: torch.dtype, head_size: int, kernel: str) -> Blocks:
-    """Block sizes of a kernel ("forward", "grad_query" or "grad_key") for a target of `_triton.TARGETS`.
-
-    head_size: the larger one of keys and values. What bounds the sizes: tiles of both walked tensors in each stage must
-    fit into shared memory (164 KB on an A100, 227 KB on an H100 or B200, 64 KB on an MI300), the accumulators into
-    registers.
-    """
-    is_backward = kernel != "forward"
-    if dtype == torch.float32:
-        return Blocks(64, 32, 4, 2) if head_size <= 64 else Blocks(32, 32, 4, 1 if head_size > 128 else 2)
-    if target == "gfx942":
-        return Blocks(64, 32, 4, 1) if is_backward or head_size > 128 else Blocks(128, 64, 4, 1)
-    is_hopper = target in ("sm_90", "sm_100")
-    if head_size > 128:
-        small = Blocks(64, 32, 8 if is_backward else 4, 1)
-        return Blocks(64, 64, 8 if is_backward else 4, 2 if not is_backward else 1) if is_hopper else small
-    if kernel == "grad_key":
-        return Blocks(64, 128, 8, 2) if is_hopper else Blocks(64, 64, 4 if head_size <= 64 else 8, 2)
-    if kernel == "grad_query":
-        return Blocks(128, 64, 8, 2) if is_hopper else Blocks(64, 64, 4 if head_size <= 64 else 8, 2)
-    if is_hopper:
-        return Blocks(128, 128, 8, 2 if head_size > 64 else 3)
-    return Blocks(128, 64, 4 if head_size <= 64 else 8, 3)
 
 
 def three(values: tuple[int, ...], missing: int = 1) -> Tile:
