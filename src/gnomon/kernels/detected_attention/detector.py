@@ -82,12 +82,18 @@ class Detector(nn.Module):
 
     def forward(self, x_BNC: Tensor, key_mask_BN: Tensor | None = None) -> Estimate:
         """x: the layer's input [B, N, C]. key_mask: bool [B, N], True where the token exists."""
+        # whole numbers of 8 bits and their sums need float32, also inside a model of fewer bits
+        wide = torch.float64 if x_BNC.dtype == torch.float64 else torch.float32
+        with torch.autocast(x_BNC.device.type, enabled=False):
+            return self._estimate(x_BNC.to(wide), key_mask_BN)
+
+    def _estimate(self, x_BNC: Tensor, key_mask_BN: Tensor | None) -> Estimate:
         exists_B1N1 = None if key_mask_BN is None else key_mask_BN[:, None, :, None]
-        xp_B1NR = (x_BNC @ self.P_CR).unsqueeze(1)
+        xp_B1NR = (x_BNC @ self.P_CR.to(x_BNC.dtype)).unsqueeze(1)
         xp_B1NR, x_scale = _round(xp_B1NR, self.bits, exists_B1N1)
         sides = []
         for weight, b in ((self.wq_HRR, self.bq_H1R), (self.wk_GRR, self.bk_G1R)):
-            w, w_scale = _round(weight, self.bits)
+            w, w_scale = _round(weight.to(x_BNC.dtype), self.bits)
             side, scale = xp_B1NR @ w, x_scale * w_scale
             if b is not None:
                 side = side + b / scale
@@ -104,7 +110,9 @@ class Detector(nn.Module):
         P = I and no rounding the estimate is exactly S. The map between XP and XP, [R, R] whatever D is, is split
         evenly over both sides by its singular values, so that both round alike.
         """
-        inverse_RC = torch.linalg.pinv(self.P_CR.double())
+        # directions that P nearly loses would need weights that leave the few bits to themselves
+        least = 0.0 if self.bits is None else 1 / (2 ** (self.bits - 1) - 1 + 1e-9)
+        inverse_RC = torch.linalg.pinv(self.P_CR.double(), rtol=min(least, 0.5))
         group = self.heads // self.key_heads
         for head in range(self.key_heads):
             rows = slice(head * group, (head + 1) * group)

@@ -97,9 +97,11 @@ class DetectedAttention(nn.Module):
         is_causal: bool = False,
         key_mask_BN: Tensor | None = None,
         scale: float | None = None,
+        dropout: float = 0.0,
     ) -> Tensor:
         """x: what the layer's projections read, [B, N, C]. q [B, H, N, D], k, v [B, G, N, D]: what they gave. key_mask:
-        bool [B, N], True where the token exists. scale: None for 1 / sqrt(D). Returns [B, H, N, D].
+        bool [B, N], True where the token exists. scale: None for 1 / sqrt(D). dropout: share of weights
+        that training drops. Returns [B, H, N, D].
         """
         check_qkv(q_BHND, k_BGND, v_BGND)
         scale = q_BHND.shape[-1] ** -0.5 if scale is None else scale
@@ -120,7 +122,7 @@ class DetectedAttention(nn.Module):
                 kept = self._select(estimate, is_causal, key_mask_BN)
                 mask = self.selection.mask(kept, tokens, tokens)
                 seen = mask if seen is None else seen & mask
-        out = functional.scaled_dot_product_attention(q_BHND, k_BHND, v_BHND, seen, scale=scale)
+        out = functional.scaled_dot_product_attention(q_BHND, k_BHND, v_BHND, seen, dropout, scale=scale)
         # a query that sees nothing has no softmax: zeros, as the operators give
         return out if key_mask_BN is None else torch.nan_to_num(out)
 
