@@ -104,3 +104,19 @@ def test_heads_that_cannot_be_are_refused(arguments, message):
 def test_a_device_without_the_dtype_says_so():
     with pytest.raises(UsageError, match="has no bfloat16 peak"):
         price(count(Problem.of((64,), 8), (16,)), Heads(1, 8), catalogue.get("T4"))
+
+
+def test_time_and_speed_up_are_the_same_statement():
+    for found in PUBLISHED.values():
+        assert found.dense.value_s / found.time.value_s == pytest.approx(found.speedup.value)
+        wider = (found.time.high_s / found.time.low_s) > (found.speedup.high / found.speedup.low)
+        assert wider  # of a ratio, what is wrong with the device cancels
+
+
+def test_a_tiny_window_is_held_up_by_the_traffic_of_its_operands():
+    tokens, heads = 2**20, Heads(16, 128, dtype="float16")
+    found = price(count(Problem.of((tokens,), 2), (128,)), heads, H100)
+    least_s = 4 * tokens * 16 * 128 * 2 / H100.memory_bandwidth_b_s.value
+    assert found.bound == "memory"
+    assert found.time.low_s == pytest.approx(least_s)
+    assert found.speedup.high <= found.dense.value_s / least_s
