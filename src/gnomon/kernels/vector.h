@@ -54,21 +54,32 @@ inline vf exponential(vf x) {
     return x < low ? vf{} : p * power;
 }
 
-// Halves are added to halves: the compiler makes vectors of it, lane after lane would wait for each sum.
-inline float sum(vf x) {
-    float lanes[LANES];
-    std::memcpy(lanes, &x, sizeof lanes);
+#if defined(__AVX512F__)
+constexpr vi NUMBER = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#elif defined(__AVX2__)
+constexpr vi NUMBER = {0, 1, 2, 3, 4, 5, 6, 7};
+#else
+constexpr vi NUMBER = {0, 1, 2, 3};
+#endif
+
+// Each lane joined with the one half a vector further on, then a quarter ...: log2(LANES) steps in registers.
+template <typename Join> inline float across(vf x, Join join) {
+#if defined(__clang__)
     for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
-    return lanes[0];
+        for (int i = 0; i < half; i++) x[i] = join(vf{} + x[i], vf{} + x[i + half])[0];
+#else
+#pragma GCC unroll 4
+    for (int half = LANES / 2; half; half /= 2) x = join(x, __builtin_shuffle(x, (NUMBER + half) & (LANES - 1)));
+#endif
+    return x[0];
+}
+
+inline float sum(vf x) {
+    return across(x, [](vf a, vf b) { return a + b; });
 }
 
 inline float greatest(vf x) {
-    float lanes[LANES];
-    std::memcpy(lanes, &x, sizeof lanes);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-    return lanes[0];
+    return across(x, [](vf a, vf b) { return a > b ? a : b; });
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ class PackedRunner:
     topk: as for `pack_encoders`. Raises ValueError when the model has no encoder that can be packed.
     """
 
-    def __init__(self, model: nn.Module, *, token_budget: int = 4096, topk: TopK | None = None) -> None:
+    def __init__(self, model: nn.Module, *, token_budget: int = 2048, topk: TopK | None = None) -> None:
         schedule([], token_budget)
         if not any(hasattr(module.forward, "packs") for module in model.modules()):
             pack_encoders(model, topk)
