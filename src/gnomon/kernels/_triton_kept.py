@@ -343,11 +343,8 @@ def backward_launches(
 def _constants(kernel: str, q: Tensor, v: Tensor, kept: Kept, target: str) -> tuple[Blocks, Mapping[str, Any]]:
     """Tiles no larger than the blocks that are kept, rounded up to what tensor cores take."""
     most = blocks(target, q.dtype, max(q.shape[-1], v.shape[-1]), kernel)
-    sides = (
-        min(side, max(16, triton.next_power_of_2(b)))
-        for side, b in zip((most.queries, most.keys), kept.block, strict=True)
-    )
-    block = Blocks(*sides, most.num_warps, most.num_stages)
+    queries, keys = (max(16, triton.next_power_of_2(side)) for side in kept.block)
+    block = Blocks(min(most.queries, queries), min(most.keys, keys), most.num_warps, most.num_stages)
     if block.queries * block.keys <= 2048:  # a small product cannot feed more warps
         block = Blocks(block.queries, block.keys, min(4, most.num_warps), most.num_stages)
     return block, {

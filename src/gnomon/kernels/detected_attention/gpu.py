@@ -97,7 +97,7 @@ def block_forward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(out, lse) of `block_sparse_attention`. Raises ValueError as `why_not` says."""
     if q.dtype == torch.float64:
-        return cpu.block_forward(q, k, v, index, count, block, is_causal, key_mask, scale)
+        return cpu.block_forward(q, k, v, index, count, list(block), is_causal, key_mask, scale)
     _check(q, v)
     return _triton_kept.forward(q, k, v, kept(q, k, index, count, block, is_causal, key_mask), scale)
 
@@ -109,7 +109,7 @@ def block_backward(
     """(dq, dk, dv) of `block_sparse_attention`, the same bits at every call. Raises ValueError as `why_not` says."""
     if q.dtype == torch.float64:
         return cpu.block_backward(
-            grad_out, grad_lse, q, k, v, out, lse, index, count, block, is_causal, key_mask, scale
+            grad_out, grad_lse, q, k, v, out, lse, index, count, list(block), is_causal, key_mask, scale
         )  # fmt: skip
     _check(q, v)
     seen = kept(q, k, index, count, block, is_causal, key_mask)
