@@ -154,13 +154,14 @@ def print_accelerator(console: Console, runs: Sequence[Simulation], constants: C
         )  # fmt: skip
     _print(console, table)
     _say(console, "attention: speed-up of detection and exact attention alone. used: useful products of all possible.")
-    stages = _table(f"stages of {runs[0].name}", "stage", ">cycles", ">share", "bound", ">energy", ">dense: cycles",
-                    ">energy")  # fmt: skip
+    stages = _table(f"stages of {runs[0].name}", "stage", ">cycles", ">share", "bound", ">SRAM", ">DRAM", ">energy",
+                    ">dense: cycles", ">energy")  # fmt: skip
     known = {stage.name: stage for stage in dense.stages}
     for stage in runs[0].stages:
         other = known.get(stage.name)
         stages.add_row(
             stage.name, f"{stage.cycles:,}", text.percent(stage.cycles / runs[0].cycles), stage.bound,
+            format_bytes(stage.events.get("sram_byte", 0)), format_bytes(stage.events.get("dram_byte", 0)),
             text.joules(stage.energy_j), f"{other.cycles:,}" if other else "-",
             text.joules(other.energy_j) if other else "-",
         )  # fmt: skip

@@ -36,10 +36,11 @@ def stand_in(layer: Layer, seed: int = 0, is_causal: bool = False) -> NDArray[np
     noise = random.standard_normal(shape)
     for i in range(1, layer.tokens):
         noise[:, :, i] = _SMOOTH * noise[:, :, i - 1] + np.sqrt(1 - _SMOOTH**2) * noise[:, :, i]
-    scores = noise[0] @ noise[1].transpose(0, 2, 1)
-    if is_causal:
-        scores = np.where(np.tri(layer.tokens, dtype=bool), scores, -np.inf)
-    order = np.argsort(-scores, axis=-1, kind="stable")[..., : layer.kept]
-    mask = np.zeros(scores.shape, dtype=bool)
-    np.put_along_axis(mask, order, True, axis=-1)
-    return mask & np.isfinite(scores)
+    mask = np.zeros((layer.heads, layer.tokens, layer.tokens), dtype=bool)
+    for head, (q, k) in enumerate(zip(*noise, strict=True)):  # one at a time: scores take eight times a mask's memory
+        scores = q @ k.T
+        if is_causal:
+            scores[~np.tri(layer.tokens, dtype=bool)] = -np.inf
+        order = np.argsort(-scores, axis=-1, kind="stable")[:, : layer.kept]
+        np.put_along_axis(mask[head], order, np.take_along_axis(scores, order, -1) > -np.inf, axis=-1)
+    return mask
