@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -177,6 +179,15 @@ def test_scores_of_an_oracle_stand_in_for_the_detector():
     own, first = scores.diagonal(dim1=-2, dim2=-1)[..., 1:, None], scores[..., 1:, :1]
     share = torch.sigmoid(own - first)  # two keys are kept: a token's own, and of all equal ones the first
     torch.testing.assert_close(found[:, :, 1:], share * value[:, :, 1:] + (1 - share) * value[:, :, :1])
+
+
+def test_a_layer_can_be_copied_after_it_has_learnt():
+    layer, x = Layer(Selection(0.3)), torch.randn(1, 11, 16)
+    layer(x)
+    layer.qkv = None
+    twin = copy.deepcopy(layer)
+    assert twin.attention.loss is None
+    torch.testing.assert_close(twin.eval()(x), layer.eval()(x))
 
 
 def test_a_threshold_reports_its_retention():

@@ -1,5 +1,5 @@
 // Exact attention of queries over their lists of kept keys. Rows of q, k and v hold `width` floats, a multiple of 16.
-// V is width / 16 where it is known when compiling, 0 where it is not.
+// V is width / W where it is known when compiling, 0 where it is not.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -9,7 +9,7 @@
 
 constexpr int64_t TILE = 64;  // queries that are handled together
 
-// The kept keys of up to TILE queries. index: [rows, stride], ascending. Lists are walked in steps of sixteen, chunk of
+// The kept keys of up to TILE queries. index: [rows, stride], ascending. Lists are walked in steps of W, chunk of
 // keys by chunk of keys, so that the rows of a chunk are fetched into the second cache once for all queries: 2.3 times
 // faster at 4096 keys than query by query.
 struct Lists {
@@ -18,7 +18,7 @@ struct Lists {
   int64_t rows, stride, keys, width;
 
   template <typename Step>
-  void walk(Step step) const {  // step(row, from, to): entries from..to of that row's list, `from` a multiple of 16
+  void walk(Step step) const {  // step(row, from, to): entries from..to of that row's list, `from` a multiple of W
     const int64_t chunk = std::max<int64_t>(64, (int64_t(1) << 16) / width);
     int64_t at[TILE] = {};
     for (int64_t end = chunk;; end += chunk) {
@@ -35,7 +35,7 @@ struct Lists {
   }
 };
 
-// s[from..to) = scale * q . x[index]; up to fifteen entries behind are scratch.
+// s[from..to) = scale * q . x[index]; up to W - 1 entries behind are scratch.
 template <int V>
 static void dots(const float* q, const float* x, int64_t width, const int32_t* index, int64_t from, int64_t to,
                  float scale, float* s) {
@@ -57,9 +57,9 @@ static void dots(const float* q, const float* x, int64_t width, const int32_t* i
 template <int V>
 static void blend(const float* p, const float* x, int64_t width, const int32_t* index, int64_t from, int64_t to,
                   float* out) {
-  constexpr int wide = V ? V : 4;  // vectors of the row that are summed at a time
+  constexpr int wide = V && V < WIDE ? V : WIDE;  // vectors of the row that are summed at a time
   for (int64_t part = 0; part < width; part += wide * W) {
-    const int vectors = V ? wide : int(std::min<int64_t>(wide, (width - part) / W));
+    const int vectors = V && V <= WIDE ? wide : int(std::min<int64_t>(wide, (width - part) / W));
     F even[wide] = {}, odd[wide] = {};
     const float* base = x + part;
     int64_t j = from;
@@ -79,7 +79,7 @@ static void blend(const float* p, const float* x, int64_t width, const int32_t* 
   }
 }
 
-// s -> exp(s - lse), for the entries of one list; returns lse. Up to fifteen entries behind are scratch.
+// s -> exp(s - lse), for the entries of one list; returns lse. Up to W - 1 entries behind are scratch.
 static float soften(float* s, int64_t count) {
   const int64_t end = (count + W - 1) / W * W;
   for (int64_t j = count; j < end; ++j) s[j] = -INFINITY;
@@ -141,9 +141,10 @@ static void attend_backward(const Lists& lists, const float* grad_out, const flo
   });
 }
 
-#define BY_WIDTH(width, call) \
-  switch (width) {            \
-    case 32: call(2); break;  \
-    case 64: call(4); break;  \
-    default: call(0);         \
+#define BY_WIDTH(width, call)     \
+  switch (width / W) {            \
+    case 2: call(2); break;       \
+    case 4: call(4); break;       \
+    case 8: call(8); break;       \
+    default: call(0);             \
   }

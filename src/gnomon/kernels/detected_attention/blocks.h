@@ -8,7 +8,7 @@
 #include "attend.h"
 #include "vector.h"
 
-// c[r, 0..16 V) += sum over i < inner of a[r * row + i * step] * b[i, 0..16 V), for R rows
+// c[r, 0..W V) += sum over i < inner of a[r * row + i * step] * b[i, 0..W V), for R rows
 template <int R, int V>
 static inline void product_tile(const float* a, int64_t row, int64_t step, const float* b, int64_t b_row,
                                 int64_t inner, float* c, int64_t c_row) {
@@ -30,7 +30,7 @@ static inline void product_tile(const float* a, int64_t row, int64_t step, const
 template <int V>
 static void product_columns(const float* a, int64_t row, int64_t step, const float* b, int64_t b_row, int64_t rows,
                             int64_t inner, float* c, int64_t c_row) {
-  constexpr int most = V == 4 ? 6 : 8;  // accumulators that fit the registers
+  constexpr int most = V == 4 || (V == 2 && W < 16) ? 6 : 8;  // accumulators that fit the registers
   int64_t r = 0;
   for (; r + most <= rows; r += most)
     product_tile<most, V>(a + r * row, row, step, b, b_row, inner, c + r * c_row, c_row);
@@ -42,11 +42,11 @@ static void product_columns(const float* a, int64_t row, int64_t step, const flo
 static void product(const float* a, int64_t row, int64_t step, const float* b, int64_t b_row, int64_t rows,
                     int64_t inner, int64_t columns, float* c, int64_t c_row) {
   int64_t at = 0;
-  for (; at + 4 * W <= columns; at += 4 * W)
+  for (; W == 16 && at + 4 * W <= columns; at += 4 * W)
     product_columns<4>(a, row, step, b + at, b_row, rows, inner, c + at, c_row);
   for (; at + 2 * W <= columns; at += 2 * W)
     product_columns<2>(a, row, step, b + at, b_row, rows, inner, c + at, c_row);
-  if (at < columns) product_columns<1>(a, row, step, b + at, b_row, rows, inner, c + at, c_row);
+  for (; at < columns; at += W) product_columns<1>(a, row, step, b + at, b_row, rows, inner, c + at, c_row);
 }
 
 // One block of queries, from query `first` on, and its kept blocks.

@@ -8,17 +8,22 @@
 
 constexpr int32_t HIDDEN = INT_MIN;  // the score of a key that must not be kept
 
-static int32_t count_from(const int32_t* s, int64_t n, int32_t least) {  // n a multiple of 16
+static int32_t count_from(const int32_t* s, int64_t n, int32_t least) {  // n a multiple of W
+  int32_t total = 0;
+#if defined(__AVX512F__)
+  const __m512i bound = _mm512_set1_epi32(least);
+  for (int64_t j = 0; j < n; j += W)
+    total += __builtin_popcount(_mm512_cmpge_epi32_mask(_mm512_loadu_si512(s + j), bound));
+#else
   I hits = {};
   const I bound = all(least);
   for (int64_t j = 0; j < n; j += W) hits -= load(s + j) >= bound;
-  int32_t lane[W], total = 0;
-  store(lane, hits);
-  for (int i = 0; i < W; ++i) total += lane[i];
+  for (int i = 0; i < W; ++i) total += hits[i];
+#endif
   return total;
 }
 
-// The largest t > HIDDEN such that at least k of s are >= t; HIDDEN + 1 where fewer than k are visible.
+// The largest t > HIDDEN such that at least k of s are >= t; with no more than k visible, one that all of them reach.
 static int32_t kth(const int32_t* s, int64_t n, int64_t k) {
   I most = all(HIDDEN), least = all(INT_MAX);
   for (int64_t j = 0; j < n; j += W) {
@@ -97,7 +102,7 @@ static int64_t strongest(const int32_t* value, const int32_t* place, int64_t n, 
 
 struct Scratch {
   std::vector<int32_t> scores, sample, value, place;  // scores: of four queries
-  explicit Scratch(int64_t keys) : scores(4 * (keys + W)), sample(256), value(keys + 3 * W), place(keys + 3 * W) {}
+  explicit Scratch(int64_t keys) : scores(4 * (keys + LANES)), sample(256), value(keys + 3 * LANES), place(keys + 3 * LANES) {}
 };
 
 // Places of the k largest visible ones of s[0..n), ascending; equals: the first ones. n a multiple of 16, the end of s
@@ -125,9 +130,9 @@ static int64_t top(const int32_t* s, int64_t n, int64_t k, Scratch& scratch, int
   return strongest(value, place, end, bound, k - count_from(value, end, bound + 1), kept);
 }
 
-// The keys of a head, packed for products with sixteen of them at a time; `rank` is rounded up to a multiple of 4.
+// The keys of a head, packed for products with W of them at a time; `rank` is rounded up to a multiple of 4.
 // With the instruction for products of four bytes: bytes [groups, rank / 4, 16, 4], and offset [groups * 16] = -128 *
-// sum of the key, which undoes the unsigned offset of queries. Without: floats [groups, rank, 16], whose sums of
+// sum of the key, which undoes the unsigned offset of queries. Without: floats [groups, rank, W], whose sums of
 // products of bytes are exact up to a rank of 1040.
 struct Packed {
   int64_t rank;
@@ -145,7 +150,7 @@ static bool has_dot() {
 #endif
 }
 
-// room: floats [groups, rank, 16]; offset: [groups * 16]; both zeros.
+// room: floats [groups, rank, W]; offset: [groups * W]; both zeros.
 static void pack(const int8_t* k, int64_t keys, int64_t rank, float* room, int32_t* offset) {
   const int64_t quads = (rank + 3) / 4;
   int8_t* bytes = reinterpret_cast<int8_t*>(room);
@@ -202,7 +207,7 @@ static void products_float(const int8_t* q, int64_t rank, const Packed& k, int64
   }
 }
 
-// s[i][j] = q[i] . k[j] for `queries` <= 4 rows q [queries, rank] and the first groups * 16 keys.
+// s[i][j] = q[i] . k[j] for `queries` <= 4 rows q [queries, rank] and the first groups * W keys.
 static void products(const int8_t* q, int64_t queries, int64_t rank, const Packed& k, int64_t groups, int32_t* s,
                      int64_t stride) {
 #if defined(__AVX512F__)

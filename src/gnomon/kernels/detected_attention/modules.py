@@ -9,7 +9,7 @@ Axes: B batch, N tokens, C width, H query heads, G key heads, D head size.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,9 @@ class DetectedAttention(nn.Module):
         self.mode: Mode = "sparse"
         self.loss: Tensor | None = None
         self.retention: Retention | None = None  # of the last selection by a threshold
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"loss": None}  # belongs to the last forward: its graph can be neither copied nor saved
 
     def forward(
         self,

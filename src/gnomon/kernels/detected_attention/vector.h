@@ -1,4 +1,5 @@
-// Sixteen floats or integers at a time, as GCC vector extensions: one register with AVX-512, two or four elsewhere.
+// One register of floats or integers, as GCC vector extensions: W of them. Wider ones GCC would take apart into single
+// numbers for comparisons and shuffles: 10 times slower.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -6,11 +7,20 @@
 #include <immintrin.h>
 #endif
 
-typedef float F __attribute__((vector_size(64)));
-typedef int32_t I __attribute__((vector_size(64)));
-typedef float Fu __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t Iu __attribute__((vector_size(64), aligned(4), may_alias));
+#if defined(__AVX512F__)
 constexpr int64_t W = 16;
+#elif defined(__AVX2__)
+constexpr int64_t W = 8;
+#else
+constexpr int64_t W = 4;
+#endif
+constexpr int64_t LANES = 16;  // what arrays are padded to, whatever W is
+constexpr int WIDE = W == 16 ? 8 : 4;  // accumulators of a row
+
+typedef float F __attribute__((vector_size(W * 4)));
+typedef int32_t I __attribute__((vector_size(W * 4)));
+typedef float Fu __attribute__((vector_size(W * 4), aligned(4), may_alias));
+typedef int32_t Iu __attribute__((vector_size(W * 4), aligned(4), may_alias));
 
 static inline F load(const float* p) { return *reinterpret_cast<const Fu*>(p); }
 static inline I load(const int32_t* p) { return *reinterpret_cast<const Iu*>(p); }
@@ -36,24 +46,40 @@ static inline float largest(F x) {
   return most;
 }
 
+// The sums of W vectors, as one vector in their order: halves of two vectors are added until all are one.
 #define JOIN(a, b, lo, hi) (__builtin_shufflevector(a, b, lo) + __builtin_shufflevector(a, b, hi))
-#define EIGHT_LO 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
-#define EIGHT_HI 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
-#define FOUR_LO 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27
-#define FOUR_HI 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31
-#define TWO_LO 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29
-#define TWO_HI 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31
-#define ONE_LO 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
-#define ONE_HI 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
-
-// The sums of sixteen vectors, as one vector in their order.
+#define LIST(...) __VA_ARGS__
+#if defined(__AVX512F__)
 static inline F sums(const F (&x)[W]) {
   F a[8], b[4], c[2];
-  for (int i = 0; i < 8; ++i) a[i] = JOIN(x[2 * i], x[2 * i + 1], EIGHT_LO, EIGHT_HI);
-  for (int i = 0; i < 4; ++i) b[i] = JOIN(a[2 * i], a[2 * i + 1], FOUR_LO, FOUR_HI);
-  for (int i = 0; i < 2; ++i) c[i] = JOIN(b[2 * i], b[2 * i + 1], TWO_LO, TWO_HI);
-  return JOIN(c[0], c[1], ONE_LO, ONE_HI);
+  for (int i = 0; i < 8; ++i)
+    a[i] = JOIN(x[2 * i], x[2 * i + 1], LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+                LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
+  for (int i = 0; i < 4; ++i)
+    b[i] = JOIN(a[2 * i], a[2 * i + 1], LIST(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27),
+                LIST(4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31));
+  for (int i = 0; i < 2; ++i)
+    c[i] = JOIN(b[2 * i], b[2 * i + 1], LIST(0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29),
+                LIST(2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31));
+  return JOIN(c[0], c[1], LIST(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
+              LIST(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
 }
+#elif defined(__AVX2__)
+static inline F sums(const F (&x)[W]) {
+  F a[4], b[2];
+  for (int i = 0; i < 4; ++i)
+    a[i] = JOIN(x[2 * i], x[2 * i + 1], LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15));
+  for (int i = 0; i < 2; ++i)
+    b[i] = JOIN(a[2 * i], a[2 * i + 1], LIST(0, 1, 4, 5, 8, 9, 12, 13), LIST(2, 3, 6, 7, 10, 11, 14, 15));
+  return JOIN(b[0], b[1], LIST(0, 2, 4, 6, 8, 10, 12, 14), LIST(1, 3, 5, 7, 9, 11, 13, 15));
+}
+#else
+static inline F sums(const F (&x)[W]) {
+  F a[2];
+  for (int i = 0; i < 2; ++i) a[i] = JOIN(x[2 * i], x[2 * i + 1], LIST(0, 1, 4, 5), LIST(2, 3, 6, 7));
+  return JOIN(a[0], a[1], LIST(0, 2, 4, 6), LIST(1, 3, 5, 7));
+}
+#endif
 
 // e^x for x <= 0 to 2 ulp; 0 below -87. Reduction x = n ln 2 + r, then the series of e^r to r^6 with fitted ends
 // (Cephes expf).
