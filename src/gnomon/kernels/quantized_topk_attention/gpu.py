@@ -129,8 +129,8 @@ def choose(
     counted = reference.counted_keys(mask)
     if counted is not None:
         counted = counted[:, None, :].expand(k.shape[:3])
-    rounded = (reference.quantize(x, bits, rows).to(torch.int8).contiguous() for x, rows in ((q, None), (k, counted)))
-    pool_launch(*rounded, pooled, mask, block, is_causal).run()
+    q8, k8 = (reference.quantize(x, bits, rows).to(torch.int8).contiguous() for x, rows in ((q, None), (k, counted)))
+    pool_launch(q8, k8, pooled, mask, block, is_causal).run()
     # one number that orders by score and then by place: ranks are the same however a sort breaks ties
     place = torch.arange(key_blocks, device=q.device)
     rank = pooled.long() * key_blocks - place
