@@ -20,6 +20,7 @@ PREPARE = "gnomon.sharpen.recipe:prepare"  # what a measuring process calls
 BASELINE = "eager"
 
 _SHIPPED = {
+    "attend.detect": "gnomon.sharpen.passes.attend_detect:recipe",
     "attend.pack": "gnomon.sharpen.passes.attend_pack:recipe",
     "bf16": "gnomon.sharpen.passes.bf16:recipe",
     "compile": "gnomon.sharpen.passes.compile:recipe",
