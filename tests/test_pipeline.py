@@ -14,10 +14,14 @@ from gnomon.store.store import open_store
 
 REDUCED = {
     "sentence-embedding": {"L": 16},
+    "sentence-embedding-batch": {"B": 4, "L": 48},
     "gpt2-generation-step": {"P": 8},
     "resnet50-classification": {"S": 64},
     "gcn-node-classification": {"V": 64, "E": 256},
 }
+
+
+RECIPES = {"gcn-node-classification": ("bf16",), "sentence-embedding-batch": ("attend.pack",)}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def _peaks_are_measured_once(shared_home, monkeypatch):
 def test_every_shipped_task_is_examined(name, tmp_path):
     task = resolve(name, dims=REDUCED[name])
     store = open_store(str(tmp_path / "results.db"))
-    recipes = ("bf16",) if name == "gcn-node-classification" else ()
+    recipes = RECIPES.get(name, ())
     plan = pipeline.Plan(recipes=recipes, sessions=1, devices=("T4", "H100-SXM"))
     done = pipeline.examine(task, store, plan=plan, out=tmp_path / "out", command="gnomon examine")
     assert done.graph.unknown == {}

@@ -66,3 +66,17 @@ def test_onnx_is_exact_in_float32_and_in_int8_needs_a_scale_per_channel(task, se
     by_channel = distance("onnx-int8", task, sentences, before, tmp_path)
     by_tensor = distance("onnx-int8", task, sentences, before, tmp_path, per_channel=False)
     assert by_channel.mean_cosine >= 0.985 > by_tensor.mean_cosine
+
+
+def test_packed_sentences_have_the_same_embeddings(tmp_path):
+    from gnomon.spec.resolve import resolve
+    from gnomon.workload.program import build
+
+    uneven = resolve("sentence-embedding-batch")
+    plain = build(uneven)
+    wanted = plain.predict(plain.inputs)
+    changed = prepare(build(uneven), {"recipe": "attend.pack", "artifacts": str(tmp_path)})
+    found = outputs_distance([(wanted, changed.predict(plain.inputs))])
+    assert found.largest_difference < 1e-5
+    near = prepare(build(uneven), {"recipe": "attend.pack", "artifacts": str(tmp_path), "topk": 16})
+    assert 0.985 < outputs_distance([(wanted, near.predict(plain.inputs))]).mean_cosine < 1 - 1e-6
