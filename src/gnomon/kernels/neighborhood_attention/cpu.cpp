@@ -1,6 +1,8 @@
 // Neighborhood attention and its gradient. LANES queries of a spatial tile make one vector, so scores need no sums
 // across lanes: score[key] += Q^T[d] * k[d] for 8 keys at once, a vector exp, then O^T[d] += P * v[d]. The keys of one
 // (batch, head, dilation group) are packed as float32 rows first; masks are compared lane by lane, once per list of keys.
+#include <initializer_list>
+
 #include "grid.h"
 #include "storage.h"
 #include "vectors.h"
@@ -14,36 +16,72 @@ constexpr float HIDDEN = -2e30f;    // the score of a key that is not seen
 constexpr float LEAST = -1e30f;     // where the running maximum starts: HIDDEN - LEAST still gives P = 0
 constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
 
-// sum[j] = columns^T rows[j], for KEYS packed rows.
-NOINLINE void dots(const float* columns, const float* rows, const int64_t* offset, int64_t padded, V (&sum)[KEYS]) {
-    const float* at[KEYS];
-    for (int j = 0; j < KEYS; ++j) {
-        at[j] = rows + offset[j];
-        sum[j] = V{};
+// Rows that are needed soon. Rows of other heads lie between two tokens of one head, so no hardware prefetcher follows;
+// asked for all at once they would fill the line buffers and stall, so they are asked for a few at a time.
+struct Prefetches {
+    static constexpr int64_t MOST = 512;
+    const char* row[MOST];
+    int64_t bytes, count, next, each;
+
+    void add(const char* at) {
+        if (count < MOST) row[count++] = at;
     }
-    for (int64_t d = 0; d < padded; d += STEP) {
-#pragma GCC unroll 16
-        for (int e = 0; e < STEP; ++e) {
-            const V x = load(columns + (d + e) * LANES);
-#pragma GCC unroll 8
-            for (int j = 0; j < KEYS; ++j) sum[j] += x * at[j][d + e];
+
+    void begin(int64_t turns) {
+        next = 0;
+        each = (count + turns - 1) / turns;
+    }
+
+    void some() {
+        for (const int64_t end = smaller(count, next + each); next < end; ++next) prefetch_row(row[next], bytes);
+    }
+};
+
+// finish(j, sums) for every KEYS rows from j on: sums[i] = columns^T rows[j + i].
+template <typename Finish>
+inline void dots(
+    const float* columns, const float* rows, const int64_t* offset, int64_t count, int64_t padded, Finish finish) {
+    for (int64_t j = 0; j < count; j += KEYS) {
+        const float* at[KEYS];
+        V sum[KEYS];
+        for (int i = 0; i < KEYS; ++i) {
+            at[i] = rows + offset[j + i];
+            asm("" : "+r"(at[i]));  // else GCC adds the pointers as a vector, and takes it apart
+            sum[i] = V{};
         }
+        for (int64_t d = 0; d < padded; d += STEP) {
+            for (int i = 0; i < KEYS; ++i) __builtin_prefetch(rows + offset[j + KEYS + i] + d);
+#pragma GCC unroll 16
+            for (int e = 0; e < STEP; ++e) {
+                const V x = load(columns + (d + e) * LANES);
+#pragma GCC unroll 8
+                for (int i = 0; i < KEYS; ++i) sum[i] += x * at[i][e];
+            }
+            for (int i = 0; i < KEYS; ++i) at[i] += STEP;
+        }
+        finish(j, sum);
     }
 }
 
 // columns[d] = columns[d] * factor + sum over keys of weight[key] * rows[key][d].
 NOINLINE void accumulate(
     const float* weight, int64_t count, const float* rows, const int64_t* offset, int64_t padded, V factor,
-    float* columns) {
+    float* columns, Prefetches& ahead) {
     for (int64_t d = 0; d < padded; d += STEP) {
         V sum[STEP];
 #pragma GCC unroll 16
         for (int e = 0; e < STEP; ++e) sum[e] = load(columns + (d + e) * LANES) * factor;
-        for (int64_t j = 0; j < count; ++j) {
-            const V p = load(weight + j * LANES);
-            const float* row = rows + offset[j] + d;
+        for (int64_t j = 0; j < count; j += KEYS) {
+            ahead.some();
+#pragma GCC unroll 2
+            for (int i = 0; i < KEYS; ++i) {
+                const V p = load(weight + (j + i) * LANES);
+                const float* row = rows + offset[j + i] + d;
+                __builtin_prefetch(rows + offset[j + i + KEYS / 2] + d);
+                asm("" : "+r"(row));
 #pragma GCC unroll 16
-            for (int e = 0; e < STEP; ++e) sum[e] += p * row[e];
+                for (int e = 0; e < STEP; ++e) sum[e] += p * row[e];
+            }
         }
 #pragma GCC unroll 16
         for (int e = 0; e < STEP; ++e) store(columns + (d + e) * LANES, sum[e]);
@@ -55,6 +93,8 @@ template <int MANY, int WIDTH>
 inline void scatter_block(
     const float* weight, int64_t count, const float* rows, int64_t padded, float* target, const int64_t* offset) {
     V sum[MANY][WIDTH] = {};
+    for (int j = 0; j < MANY; ++j)
+        for (int c = 0; c < WIDTH; ++c) __builtin_prefetch(target + offset[j] + c * LANES, 1);
     for (int lane = 0; lane < LANES; ++lane) {
         V x[WIDTH];
         for (int c = 0; c < WIDTH; ++c) x[c] = load(rows + lane * padded + c * LANES);
@@ -113,35 +153,87 @@ struct Carver {
     }
 };
 
+// Where the keys of a unit lie in a tensor, in the order of their packed rows, from a place on axis 0 on.
+struct KeyWalk {
+    const int64_t* length;
+    int64_t i, j = 0, k = 0, step[AXES], at[AXES];  // at[x]: with the later axes at their start
+
+    KeyWalk(const Args& a, const Unit& u, const Tensor& tensor, int64_t low) : length(u.length), i(low) {
+        int64_t token[AXES];
+        u.token(a, low, 0, 0, token);
+        for (int x = 0; x < AXES; ++x) {
+            step[x] = tensor.stride[x + 1] * a.dilation[x];
+            at[x] = tensor.at(u.batch, token, u.kv_head);
+        }
+    }
+
+    int64_t next() {
+        const int64_t here = at[2];
+        at[2] += step[2];
+        if (++k < length[2]) return here;
+        k = 0;
+        at[2] = at[1] += step[1];
+        if (++j < length[1]) return here;
+        j = 0;
+        at[2] = at[1] = at[0] += step[0];
+        ++i;
+        return here;
+    }
+};
+
+// Where the queries of a tile lie in a tensor.
+struct Queries {
+    const Tensor& tensor;
+    int64_t origin, lane[LANES];
+
+    Queries(const Args& a, const Tensor& of) : tensor(of) {
+        for (int64_t i = 0; i < LANES; ++i)
+            lane[i] = i / a.tile[2] / a.tile[1] * a.dilation[0] * of.stride[1] +
+                      i / a.tile[2] % a.tile[1] * a.dilation[1] * of.stride[2] +
+                      i % a.tile[2] * a.dilation[2] * of.stride[3];
+    }
+
+    int64_t at(int i) const { return origin + lane[i]; }
+};
+
 struct Worker {
     const Args& a;
     int64_t extent[AXES], entries;  // of the bias vectors: 2 w - 1 + tile - 1 along each axis
     float *keys, *values, *keys_grad, *values_grad, *bias, *bias_grad;
     float *q_rows, *q_columns, *sum, *grad_rows, *grad_columns, *weight, *weight_grad;
-    KeyList list;
+    KeyLists lists;
+    KeyList list;    // of the tile
+    int64_t origin;  // its first key in the packed rows
     Unit unit;
-    int64_t place[LANES][AXES], head;
-    bool is_query[LANES];
+    Prefetches ahead;
+    int64_t packed;  // keys of axis 0 below it are packed
+    int64_t head;
+    uint32_t queries;  // lanes inside the grid
+    Queries q, out, lse, grad_out, grad_lse, dq;
 
-    Worker(const Args& args, Carver& memory) : a(args) {
+    Worker(const Args& args, Carver& memory) : a(args),
+          lists(args, memory),
+          q(a, a.q),
+          out(a, a.out),
+          lse(a, a.lse),
+          grad_out(a, a.grad_out),
+          grad_lse(a, a.grad_lse),
+          dq(a, a.dq) {
         entries = 1;
         for (int x = 0; x < AXES; ++x) entries *= extent[x] = 2 * a.window[x] - 1 + a.tile[x] - 1;
-        const int64_t tile_floats = LANES * a.padded, packed = a.most_rows * a.padded;
-        keys = memory.take<float>(packed);
-        values = memory.take<float>(packed);
+        const int64_t tile_floats = LANES * a.padded, row_floats = a.most_rows * a.padded;
+        keys = memory.take<float>(row_floats);
+        values = memory.take<float>(row_floats);
         bias = memory.take<float>(a.rpb ? entries * LANES : 0);
         q_rows = memory.take<float>(tile_floats);
         q_columns = memory.take<float>(tile_floats);
         sum = memory.take<float>(tile_floats);
         weight = memory.take<float>(BLOCK * LANES);
-        list.offset = memory.take<int64_t>(a.most_keys + KEYS);
-        list.bias = memory.take<int64_t>(a.most_keys + KEYS);
-        list.lanes = memory.take<uint32_t>(a.most_keys + KEYS);
-        for (int x = 0; x < AXES; ++x) list.seen[x] = memory.take<uint32_t>(a.most_keys);
+        ahead.bytes = row_bytes(a.storage, a.size);
         if (!a.is_backward) return;
         if (a.chunks == 1) {
-            keys_grad = memory.take<float>(packed);
-            values_grad = memory.take<float>(packed);
+            keys_grad = memory.take<float>(row_floats);
+            values_grad = memory.take<float>(row_floats);
         }
         bias_grad = memory.take<float>(a.rpb ? entries * LANES : 0);
         grad_rows = memory.take<float>(tile_floats);
@@ -151,9 +243,8 @@ struct Worker {
 
     void begin(int64_t index) {
         unit = unit_of(a, index);
-        list.is_made = false;
-        pack(a.k, keys);
-        pack(a.v, values);
+        lists.begin(a, unit);
+        packed = unit.low;
         if (!a.is_backward) return;
         if (a.chunks > 1) {
             keys_grad = a.partial + index * a.partial_floats;
@@ -163,70 +254,124 @@ struct Worker {
         memset(values_grad, 0, unit.rows() * a.padded * sizeof(float));
     }
 
-    void pack(const Tensor& from, float* to) {
-        int64_t token[AXES];
-        for (int64_t i = unit.low; i < unit.high; ++i)
-            for (int64_t j = 0; j < unit.length[1]; ++j)
-                for (int64_t k = 0; k < unit.length[2]; ++k, to += a.padded) {
-                    unit.token(a, i, j, k, token);
-                    const int64_t at = from.at(unit.batch, token, unit.kv_head);
-                    read_row(a.storage, from.data, at, a.size, a.padded, to);
-                }
+    // Pack the keys of axis 0 from `packed` to `high`.
+    void pack(int64_t high) {
+        constexpr int AHEAD = 16;
+        KeyWalk k(a, unit, a.k, packed), v(a, unit, a.v, packed);
+        int64_t k_at[AHEAD], v_at[AHEAD], to = (packed - unit.low) * unit.plane() * a.padded;
+        const int64_t count = (high - packed) * unit.plane();
+        for (int64_t i = 0; i < count + AHEAD; ++i) {
+            const int64_t slot = i % AHEAD;
+            if (i >= AHEAD && i - AHEAD < count) {
+                read_row(a.storage, a.k.data, k_at[slot], a.size, a.padded, keys + to);
+                read_row(a.storage, a.v.data, v_at[slot], a.size, a.padded, values + to);
+                to += a.padded;
+            }
+            if (i >= count) continue;
+            k_at[slot] = k.next();
+            v_at[slot] = v.next();
+            prefetch_row(row_at(a.storage, a.k.data, k_at[slot]), ahead.bytes);
+            prefetch_row(row_at(a.storage, a.v.data, v_at[slot]), ahead.bytes);
+        }
+        packed = larger(packed, high);
     }
 
     template <typename Tile>
     void each_tile(Tile work) {
-        int64_t tile[AXES];
-        for (tile[0] = unit.first_row; tile[0] < unit.last_row; ++tile[0])
+        int64_t tile[AXES], low[AXES];
+        for (tile[0] = unit.first_row; tile[0] < unit.last_row; ++tile[0]) {
+            pack(last_key(tile[0]));
+            // the keys that the next row of tiles adds are asked for while this row is computed
+            const int64_t high = tile[0] + 1 < unit.last_row ? larger(packed, last_key(tile[0] + 1)) : packed;
+            const int64_t share = tiles_of((high - packed) * unit.plane(), unit.tiles[1] * unit.tiles[2]);
+            KeyWalk k(a, unit, a.k, packed), v(a, unit, a.v, packed);
             for (tile[1] = 0; tile[1] < unit.tiles[1]; ++tile[1])
                 for (tile[2] = 0; tile[2] < unit.tiles[2]; ++tile[2]) {
+                    ahead.count = 0;
+                    for (int64_t i = 0; i < share && k.i < high; ++i) {
+                        ahead.add(row_at(a.storage, a.k.data, k.next()));
+                        ahead.add(row_at(a.storage, a.v.data, v.next()));
+                    }
+                    const bool is_last = tile[2] + 1 == unit.tiles[2];
+                    const int64_t next[AXES] = {tile[0], tile[1] + is_last, is_last ? 0 : tile[2] + 1};
+                    if (next[1] < unit.tiles[1]) {
+                        find_queries(next);
+                        ask_for(q);
+                        ask_for(a.is_backward ? grad_out : out);
+                        if (a.is_backward) ask_for(out);
+                    }
                     find_queries(tile);
-                    list.update(a, unit, tile, extent);
+                    if (a.is_backward) ask_for(dq);
+                    list = lists.of(a, unit, tile, extent, low);
+                    origin = (((low[0] - unit.low) * unit.length[1] + low[1]) * unit.length[2] + low[2]) * a.padded;
+                    ahead.begin(list.padded_count / KEYS * (1 + a.padded / STEP));
                     work();
                 }
+        }
+    }
+
+    int64_t last_key(int64_t row) const {
+        return unit.end[0][smaller((row + 1) * a.tile[0], unit.length[0]) - 1];
     }
 
     void find_queries(const int64_t* tile) {
-        int lane = 0;
-        for (int64_t i = tile[0] * a.tile[0]; i < (tile[0] + 1) * a.tile[0]; ++i)
-            for (int64_t j = tile[1] * a.tile[1]; j < (tile[1] + 1) * a.tile[1]; ++j)
-                for (int64_t k = tile[2] * a.tile[2]; k < (tile[2] + 1) * a.tile[2]; ++k, ++lane) {
-                    is_query[lane] = i < unit.length[0] && j < unit.length[1] && k < unit.length[2];
-                    unit.token(a, i, j, k, place[lane]);
-                }
+        int64_t token[AXES];
+        unit.token(a, tile[0] * a.tile[0], tile[1] * a.tile[1], tile[2] * a.tile[2], token);
+        for (Queries* each : {&q, &out, &lse, &grad_out, &grad_lse, &dq})
+            each->origin = each->tensor.at(unit.batch, token, head);
+        int64_t inside[AXES];
+        bool is_whole = true;
+        for (int x = 0; x < AXES; ++x) {
+            inside[x] = unit.length[x] - tile[x] * a.tile[x];
+            is_whole &= inside[x] >= a.tile[x];
+        }
+        queries = ALL_LANES;
+        if (is_whole) return;
+        for (int64_t i = 0; i < LANES; ++i) {
+            const bool is_query = i / a.tile[2] / a.tile[1] < inside[0] && i / a.tile[2] % a.tile[1] < inside[1] &&
+                                  i % a.tile[2] < inside[2];
+            queries &= ~(uint32_t(!is_query) << i);
+        }
+    }
+
+    bool is_query(int lane) const { return queries >> lane & 1; }
+
+    void ask_for(const Queries& from) {
+        for (int i = 0; i < LANES; ++i)
+            if (is_query(i)) ahead.add(row_at(a.storage, from.tensor.data, from.at(i)));
     }
 
     // A row for each query of the tile; zeros where the tile leaves the grid.
-    void read_tile(const Tensor& from, float* rows) {
-        for (int lane = 0; lane < LANES; ++lane) {
-            float* row = rows + lane * a.padded;
-            if (is_query[lane])
-                read_row(a.storage, from.data, from.at(unit.batch, place[lane], head), a.size, a.padded, row);
+    void read_tile(const Queries& from, float* rows) {
+        for (int i = 0; i < LANES; ++i) {
+            float* row = rows + i * a.padded;
+            if (is_query(i))
+                read_row(a.storage, from.tensor.data, from.at(i), a.size, a.padded, row);
             else
                 memset(row, 0, a.padded * sizeof(float));
         }
     }
 
-    void write_tile(const float* rows, const Tensor& to) {
-        for (int lane = 0; lane < LANES; ++lane)
-            if (is_query[lane])
-                write_row(a.storage, rows + lane * a.padded, a.size, to.data, to.at(unit.batch, place[lane], head));
+    void write_tile(const float* rows, const Queries& to) {
+        for (int i = 0; i < LANES; ++i)
+            if (is_query(i)) write_row(a.storage, rows + i * a.padded, a.size, to.tensor.data, to.at(i));
     }
 
     // The table as vectors: entry (key - tile's origin) holds the bias of every lane, zero where a lane has none.
     template <typename Entry>
     void each_bias(Entry entry) {
-        int64_t side[AXES], at[AXES];
+        int64_t side[AXES], at = 0;
         for (int x = 0; x < AXES; ++x) side[x] = 2 * a.window[x] - 1;
-        for (int64_t i = 0; i < entries; ++i)
-            for (int lane = 0; lane < LANES; ++lane) {
-                at[2] = i % extent[2] - lane % a.tile[2];
-                at[1] = i / extent[2] % extent[1] - lane / a.tile[2] % a.tile[1];
-                at[0] = i / extent[2] / extent[1] - lane / a.tile[2] / a.tile[1];
-                bool is_inside = true;
-                for (int x = 0; x < AXES; ++x) is_inside &= at[x] >= 0 && at[x] < side[x];
-                entry(i * LANES + lane, is_inside ? (at[0] * side[1] + at[1]) * side[2] + at[2] : -1);
-            }
+        for (int64_t i = 0; i < extent[0]; ++i)
+            for (int64_t j = 0; j < extent[1]; ++j)
+                for (int64_t k = 0; k < extent[2]; ++k)
+                    for (int64_t x = i; x > i - a.tile[0]; --x)
+                        for (int64_t y = j; y > j - a.tile[1]; --y)
+                            for (int64_t z = k; z > k - a.tile[2]; --z) {
+                                const bool is_inside = x >= 0 && x < side[0] && y >= 0 && y < side[1] && z >= 0 &&
+                                                       z < side[2];
+                                entry(at++, is_inside ? (x * side[1] + y) * side[2] + z : -1);
+                            }
     }
 
     int64_t table_floats() const {
@@ -243,26 +388,29 @@ struct Worker {
 
     // Scores in units of log 2 for the list's keys [first, first + count); returns the larger of them and `most`.
     NOINLINE V scores(int64_t first, int64_t count, V most) {
-        for (int64_t j = 0; j < count; j += KEYS) {
-            V score[KEYS];
-            const int64_t at = first + j;
-            dots(q_columns, keys + list.base, list.offset + at, a.padded, score);
-            if (a.rpb)
-                for (int i = 0; i < KEYS; ++i) score[i] += load(bias + list.bias[at + i] * LANES);
+        // copies: the compiler must assume that a store of a vector changes every member
+        const uint32_t* lanes = list.lanes + first;
+        const int64_t* entry = a.rpb ? list.bias + first : nullptr;
+        const float* biases = bias;
+        float* to = weight;
+        dots(q_columns, keys + origin, list.offset + first, count, a.padded, [&](int64_t j, V (&score)[KEYS]) {
+            ahead.some();
+            if (entry)
+                for (int i = 0; i < KEYS; ++i) score[i] += load(biases + entry[j + i] * LANES);
             uint32_t all = ALL_LANES;
-            for (int i = 0; i < KEYS; ++i) all &= list.lanes[at + i];
+            for (int i = 0; i < KEYS; ++i) all &= lanes[j + i];
             if (all != ALL_LANES)
-                for (int i = 0; i < KEYS; ++i) score[i] = where(list.lanes[at + i], score[i], HIDDEN);
-            for (int i = 0; i < KEYS; ++i) {
-                most = larger(most, score[i]);
-                store(weight + (j + i) * LANES, score[i]);
-            }
-        }
+                for (int i = 0; i < KEYS; ++i) score[i] = where(lanes[j + i], score[i], HIDDEN);
+            for (int i = 0; i < KEYS; ++i) store(to + (j + i) * LANES, score[i]);
+            for (int half = KEYS / 2; half; half /= 2)
+                for (int i = 0; i < half; ++i) score[i] = larger(score[i], score[i + half]);
+            most = larger(most, score[0]);
+        });
         return most;
     }
 
     NOINLINE void forward_tile() {
-        read_tile(a.q, q_rows);
+        read_tile(q, q_rows);
         columns_of(q_rows, a.padded, a.scale * LOG2_E, q_columns);
         memset(sum, 0, LANES * a.padded * sizeof(float));
         V most = splat(LEAST), total = V{};
@@ -271,20 +419,24 @@ struct Worker {
             const V before = most;
             most = scores(first, count, most);
             const V factor = exp2(before - most);
+            float* p_of = weight;
             total *= factor;
-            for (int64_t j = 0; j < count; ++j) {
-                const V p = exp2(load(weight + j * LANES) - most);
-                total += p;
-                store(weight + j * LANES, p);
+            for (int64_t j = 0; j < count; j += 4) {  // four chains: one alone waits for its own results
+                V p[4];
+                for (int i = 0; i < 4; ++i) p[i] = load(p_of + (j + i) * LANES) - most;
+                exp2(p);
+                for (int i = 0; i < 4; ++i) {
+                    total += p[i];
+                    store(p_of + (j + i) * LANES, p[i]);
+                }
             }
-            accumulate(weight, count, values + list.base, list.offset + first, a.padded, factor, sum);
+            accumulate(weight, count, values + origin, list.offset + first, a.padded, factor, sum, ahead);
         }
         rows_of(sum, a.padded, 1.0f / total, q_rows);
-        write_tile(q_rows, a.out);
-        const V lse = most * LN_2 + log(total);
-        for (int lane = 0; lane < LANES; ++lane)
-            if (is_query[lane])
-                static_cast<float*>(a.lse.data)[a.lse.at(unit.batch, place[lane], head)] = lse[lane];
+        write_tile(q_rows, out);
+        const V sums = most * LN_2 + log(total);
+        for (int i = 0; i < LANES; ++i)
+            if (is_query(i)) static_cast<float*>(a.lse.data)[lse.at(i)] = sums[i];
     }
 
     void forward_unit(int64_t index) {
@@ -296,20 +448,18 @@ struct Worker {
     }
 
     NOINLINE void backward_tile() {
-        read_tile(a.grad_out, grad_rows);
+        read_tile(grad_out, grad_rows);
         columns_of(grad_rows, a.padded, 1.0f, grad_columns);
-        read_tile(a.out, q_rows);
+        read_tile(out, q_rows);
         columns_of(q_rows, a.padded, 1.0f, sum);
-        V lse = V{}, delta = V{};
+        V sums = V{}, delta = V{};
         for (int64_t d = 0; d < a.padded; ++d) delta += load(grad_columns + d * LANES) * load(sum + d * LANES);
-        read_tile(a.q, q_rows);
+        read_tile(q, q_rows);
         columns_of(q_rows, a.padded, a.scale * LOG2_E, q_columns);
-        for (int lane = 0; lane < LANES; ++lane) {
-            if (!is_query[lane]) continue;
-            lse[lane] = static_cast<const float*>(a.lse.data)[a.lse.at(unit.batch, place[lane], head)] * LOG2_E;
-            if (a.grad_lse.data)
-                delta[lane] -=
-                    static_cast<const float*>(a.grad_lse.data)[a.grad_lse.at(unit.batch, place[lane], head)];
+        for (int i = 0; i < LANES; ++i) {
+            if (!is_query(i)) continue;
+            sums[i] = static_cast<const float*>(a.lse.data)[lse.at(i)] * LOG2_E;
+            if (a.grad_lse.data) delta[i] -= static_cast<const float*>(a.grad_lse.data)[grad_lse.at(i)];
         }
         memset(sum, 0, LANES * a.padded * sizeof(float));
         for (int64_t first = 0; first < list.padded_count; first += BLOCK) {
@@ -317,18 +467,20 @@ struct Worker {
             const int64_t real = smaller(count, list.count - first);
             const int64_t* offset = list.offset + first;
             scores(first, count, V{});
-            for (int64_t j = 0; j < count; j += KEYS) {
-                V grad[KEYS];
-                dots(grad_columns, values + list.base, offset + j, a.padded, grad);
-                for (int i = 0; i < KEYS; ++i) {
-                    const V p = exp2(load(weight + (j + i) * LANES) - lse);
-                    store(weight + (j + i) * LANES, p);
-                    store(weight_grad + (j + i) * LANES, p * (grad[i] - delta));
-                }
-            }
-            accumulate(weight_grad, count, keys + list.base, offset, a.padded, splat(1.0f), sum);
-            scatter(weight, real, grad_rows, a.padded, values_grad + list.base, offset);
-            scatter(weight_grad, real, q_rows, a.padded, keys_grad + list.base, offset);
+            dots(
+                grad_columns, values + origin, offset, count, a.padded,
+                [=, to = weight, to_grad = weight_grad](int64_t j, V (&grad)[KEYS]) {
+                    V p[KEYS];
+                    for (int i = 0; i < KEYS; ++i) p[i] = load(to + (j + i) * LANES) - sums;
+                    exp2(p);
+                    for (int i = 0; i < KEYS; ++i) {
+                        store(to + (j + i) * LANES, p[i]);
+                        store(to_grad + (j + i) * LANES, p[i] * (grad[i] - delta));
+                    }
+                });
+            accumulate(weight_grad, count, keys + origin, offset, a.padded, splat(1.0f), sum, ahead);
+            scatter(weight, real, grad_rows, a.padded, values_grad + origin, offset);
+            scatter(weight_grad, real, q_rows, a.padded, keys_grad + origin, offset);
             if (a.rpb)
                 for (int64_t j = 0; j < real; ++j) {
                     float* at = bias_grad + list.bias[first + j] * LANES;
@@ -336,7 +488,7 @@ struct Worker {
                 }
         }
         rows_of(sum, a.padded, splat(a.scale), q_rows);
-        write_tile(q_rows, a.dq);
+        write_tile(q_rows, dq);
     }
 
     void backward_unit(int64_t index) {
@@ -457,7 +609,7 @@ EXPORT void plan(Args* args) {
     const int64_t most = larger(1, length / larger(a.tile[0], a.window[0] / 4));  // halos then stay below 5 n
     const int64_t packed_bytes = 2 * length * plane * a.padded * 4;
     int64_t wanted = tiles_of(16, items);
-    if (!a.is_backward) wanted = larger(a.threads > 1 ? tiles_of(4 * a.threads, items) : 1, packed_bytes >> 20);
+    if (!a.is_backward) wanted = larger(a.threads > 1 ? tiles_of(4 * a.threads, items) : 1, packed_bytes >> 18);
     a.chunks = smaller(smaller(wanted, most), 64);
     a.units = items * a.chunks;
     a.most_rows = 0;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "vectors.h"
 
@@ -92,67 +93,122 @@ static inline int64_t reach(const Unit& u, int x, int64_t tile, int64_t size, in
 }
 
 // The keys that a tile sees: offsets into the packed rows from the tile's first key, the lanes that see each of them,
-// and the entry of the bias vectors. Tiles away from the edges share one list, which is kept.
+// and the entry of the bias vectors. padded_count repeats the last key, unseen, up to a multiple of KEYS.
 struct KeyList {
     int64_t *offset, *bias;
-    uint32_t *lanes, *seen[AXES];
-    int64_t count, padded_count, base, range[AXES];
-    int64_t shape[AXES][2 * LANES + 1];  // what the list was made for: relative bounds of the queries of each axis
-    bool is_made;
+    uint32_t* lanes;
+    int64_t count, padded_count;
+    int64_t pattern[AXES];
+};
 
-    void update(const Args& a, const Unit& u, const int64_t* tile, const int64_t* bias_extent) {
-        int64_t low[AXES];
-        bool is_same = is_made;
-        for (int x = 0; x < AXES; ++x) {
-            const int64_t size = a.tile[x], origin = tile[x] * size;
-            range[x] = reach(u, x, tile[x], size, &low[x]);
-            for (int64_t i = 0; i < size; ++i) {
-                const bool is_query = origin + i < u.length[x];
-                const int64_t from = is_query ? u.start[x][origin + i] - origin : 0;
-                const int64_t to = is_query ? u.end[x][origin + i] - origin : 0;
-                is_same &= shape[x][2 * i] == from && shape[x][2 * i + 1] == to;
-                shape[x][2 * i] = from;
-                shape[x][2 * i + 1] = to;
-            }
+// Lists of the tiles of a grid. Two tiles have one list when the windows of their queries lie alike around them, so the
+// tiles away from the edges share one; the last few lists are kept.
+struct KeyLists {
+    static constexpr int MOST = 32;
+    KeyList list[MOST];
+    int64_t slots, used, oldest, length[AXES];
+    int64_t* pattern[AXES];  // of each tile along the axis: the first tile that is like it
+    uint32_t* seen[AXES];
+
+    template <typename Memory>
+    KeyLists(const Args& a, Memory& memory) : used(0), oldest(0) {
+        slots = larger(1, smaller(MOST, 8192 / a.most_keys));
+        for (int64_t i = 0; i < slots; ++i) {
+            list[i].offset = memory.template take<int64_t>(a.most_keys + 2 * KEYS);
+            list[i].bias = memory.template take<int64_t>(a.rpb ? a.most_keys + KEYS : 0);
+            list[i].lanes = memory.template take<uint32_t>(a.most_keys + KEYS);
         }
-        base = (((low[0] - u.low) * u.length[1] + low[1]) * u.length[2] + low[2]) * a.padded;
-        if (!is_same) make(a, u, tile, low, bias_extent);
-        is_made = true;
+        for (int x = 0; x < AXES; ++x) {
+            length[x] = -1;
+            pattern[x] = memory.template take<int64_t>(a.length[x]);
+            seen[x] = memory.template take<uint32_t>(a.most_keys);
+        }
     }
 
-    void make(const Args& a, const Unit& u, const int64_t* tile, const int64_t* low, const int64_t* bias_extent) {
+    // Forget the lists unless the unit's grid is the last one's.
+    void begin(const Args& a, const Unit& u) {
+        bool is_same = true;
+        for (int x = 0; x < AXES; ++x) {
+            if (length[x] == u.length[x]) continue;
+            is_same = false;
+            length[x] = u.length[x];
+            find_patterns(a, u, x);
+        }
+        if (!is_same) used = oldest = 0;
+    }
+
+    void find_patterns(const Args& a, const Unit& u, int x) {
+        constexpr int64_t EARLIER = 24;  // patterns looked through: enough for both edges and what lies between
+        int64_t known[EARLIER], count = 0;
+        for (int64_t tile = 0; tile < u.tiles[x]; ++tile) {
+            int64_t i = 0;
+            while (i < count && !is_like(a, u, x, known[i], tile)) ++i;
+            pattern[x][tile] = i < count ? known[i] : tile;
+            if (i == count) known[count < EARLIER ? count++ : tile % EARLIER] = tile;
+        }
+    }
+
+    static bool is_like(const Args& a, const Unit& u, int x, int64_t one, int64_t other) {
+        const int64_t size = a.tile[x], shift = (other - one) * size;
+        if (smaller(u.length[x] - one * size, size) != smaller(u.length[x] - other * size, size)) return false;
+        for (int64_t q = one * size; q < smaller((one + 1) * size, u.length[x]); ++q)
+            if (u.start[x][q] + shift != u.start[x][q + shift] || u.end[x][q] + shift != u.end[x][q + shift])
+                return false;
+        return true;
+    }
+
+    // The list of a tile; low: its first key along each axis.
+    const KeyList& of(const Args& a, const Unit& u, const int64_t* tile, const int64_t* bias_extent, int64_t* low) {
+        int64_t range[AXES];
+        for (int x = 0; x < AXES; ++x) range[x] = reach(u, x, tile[x], a.tile[x], &low[x]);
+        for (int64_t i = 0; i < used; ++i) {
+            const int64_t* known = list[i].pattern;
+            if (known[0] == pattern[0][tile[0]] && known[1] == pattern[1][tile[1]] && known[2] == pattern[2][tile[2]])
+                return list[i];
+        }
+        KeyList& made = list[used < slots ? used++ : oldest++ % slots];
+        make(a, u, tile, low, range, bias_extent, made);
+        return made;
+    }
+
+    void make(const Args& a, const Unit& u, const int64_t* tile, const int64_t* low, const int64_t* range,
+              const int64_t* bias_extent, KeyList& to) {
         int64_t from[AXES], after = LANES;
         for (int x = 0; x < AXES; ++x) {
-            from[x] = low[x] - tile[x] * a.tile[x];
+            to.pattern[x] = pattern[x][tile[x]];
+            from[x] = low[x] - tile[x] * a.tile[x] + a.window[x] - 1;
             memset(seen[x], 0, range[x] * sizeof(uint32_t));
             after /= a.tile[x];
-            for (int64_t i = 0; i < a.tile[x]; ++i) {
-                uint32_t at_i = 0;
-                for (int64_t lane = 0; lane < LANES; ++lane) at_i |= uint32_t(lane / after % a.tile[x] == i) << lane;
-                for (int64_t key = shape[x][2 * i] - from[x]; key < shape[x][2 * i + 1] - from[x]; ++key)
-                    seen[x][key] |= at_i;
+            for (int64_t i = 0; i < a.tile[x] && tile[x] * a.tile[x] + i < u.length[x]; ++i) {
+                const int64_t query = tile[x] * a.tile[x] + i;
+                uint32_t lanes_at_i = 0;
+                for (int64_t lane = 0; lane < LANES; ++lane)
+                    lanes_at_i |= uint32_t(lane / after % a.tile[x] == i) << lane;
+                for (int64_t key = u.start[x][query]; key < u.end[x][query]; ++key) seen[x][key - low[x]] |= lanes_at_i;
             }
         }
-        count = 0;
-        for (int64_t i = 0; i < range[0]; ++i) {
+        int64_t count = 0;
+        for (int64_t i = 0; i < range[0]; ++i)
             for (int64_t j = 0; j < range[1]; ++j) {
-                const uint32_t second = seen[0][i] & seen[1][j];
-                if (!second) continue;
+                const uint32_t row = seen[0][i] & seen[1][j];
+                if (!row) continue;
                 for (int64_t k = 0; k < range[2]; ++k) {
-                    const uint32_t third = second & seen[2][k];
-                    if (!third) continue;
-                    offset[count] = ((i * u.length[1] + j) * u.length[2] + k) * a.padded;
-                    bias[count] = ((from[0] + i + a.window[0] - 1) * bias_extent[1] + from[1] + j + a.window[1] - 1) *
-                                      bias_extent[2] + from[2] + k + a.window[2] - 1;
-                    lanes[count++] = third;
+                    const uint32_t lanes = row & seen[2][k];
+                    if (!lanes) continue;
+                    to.offset[count] = ((i * u.length[1] + j) * u.length[2] + k) * a.padded;
+                    to.lanes[count] = lanes;
+                    if (a.rpb)
+                        to.bias[count] =
+                            ((from[0] + i) * bias_extent[1] + from[1] + j) * bias_extent[2] + from[2] + k;
+                    ++count;
                 }
             }
-        }
-        padded_count = (count + KEYS - 1) / KEYS * KEYS;
-        for (int64_t i = count; i < padded_count; ++i) {
-            offset[i] = offset[count - 1];
-            bias[i] = bias[count - 1];
-            lanes[i] = 0;
+        to.count = count;
+        to.padded_count = (count + KEYS - 1) / KEYS * KEYS;
+        for (int64_t i = count; i < to.padded_count + KEYS; ++i) to.offset[i] = to.offset[count - 1];  // prefetched
+        for (int64_t i = count; i < to.padded_count; ++i) {
+            to.lanes[i] = 0;
+            if (a.rpb) to.bias[i] = to.bias[count - 1];
         }
     }
 };

@@ -77,3 +77,13 @@ static __attribute__((noinline)) void write_row(int64_t storage, const float* __
     else
         convert_out(from, size, static_cast<uint16_t*>(tensor) + at, to_float16);
 }
+
+static inline const char* row_at(int64_t storage, const void* tensor, int64_t at) {
+    return static_cast<const char*>(tensor) + at * (storage == FLOAT32 ? 4 : 2);
+}
+
+static inline int64_t row_bytes(int64_t storage, int64_t size) { return size * (storage == FLOAT32 ? 4 : 2); }
+
+static inline void prefetch_row(const char* row, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
+}

@@ -45,18 +45,30 @@ static inline V where(uint32_t lanes, V x, float otherwise) {
     return (bit & static_cast<int32_t>(lanes)) != 0 ? x : splat(otherwise);
 }
 
-// 2^x for x <= 127, relative error below 2e-7; exactly 0 from -127 down; NaN stays NaN.
+// 2^x for x <= 127, relative error below 2e-7; exactly 0 from -127 down; NaN stays NaN. COUNT at once, step by step,
+// because compilers keep the order in which they are written.
+template <int COUNT>
+static inline void exp2(V (&x)[COUNT]) {
+    constexpr float MINIMAX[] = {  // on [-1/2, 1/2] with value 1 at 0: 9.1e-8
+        0.00132647204f, 0.00967151302f, 0.0555073378f, 0.240222421f, 0.693146978f,
+        1.0f,  // exactly, so that 2^-127 has no mantissa bits: zero and not a denormal
+    };
+    V shifted[COUNT], y[COUNT];
+    for (int i = 0; i < COUNT; ++i) {
+        x[i] = larger(splat(-127.0f), x[i]);
+        shifted[i] = x[i] + 12582912.0f;  // 1.5 * 2^23: the low bits of the sum are x rounded to an integer
+        x[i] = x[i] - (shifted[i] - 12582912.0f);
+        y[i] = splat(MINIMAX[0]);
+    }
+    for (int power = 1; power < 6; ++power)
+        for (int i = 0; i < COUNT; ++i) y[i] = y[i] * x[i] + MINIMAX[power];
+    for (int i = 0; i < COUNT; ++i) x[i] = floats_of(bits_of(y[i]) + (bits_of(shifted[i]) << 23));
+}
+
 static inline V exp2(V x) {
-    x = larger(splat(-127.0f), x);
-    const V shifted = x + 12582912.0f;  // 1.5 * 2^23: the low bits of the sum are x rounded to an integer
-    const V part = x - (shifted - 12582912.0f);
-    V y = splat(0.00132647204f);  // minimax on [-1/2, 1/2] with y(0) = 1: 9.1e-8
-    y = y * part + 0.00967151302f;
-    y = y * part + 0.0555073378f;
-    y = y * part + 0.240222421f;
-    y = y * part + 0.693146978f;
-    y = y * part + 1.0f;  // exactly 1 at 0, so that 2^-127 has no mantissa bits: zero and not a denormal
-    return floats_of(bits_of(y) + (bits_of(shifted) << 23));
+    V one[1] = {x};
+    exp2(one);
+    return one[0];
 }
 
 // Natural logarithm of positive normal numbers, error below 2e-7 of max(1, result); NaN stays NaN.
