@@ -44,6 +44,8 @@ _TUNING = frozenset(
     }
 )
 
+_NATIVE = {"cpu": "cpu", "cuda": "triton"}  # which of our backends the operator is on a type of device
+
 
 def na1d(
     query: Tensor,
@@ -223,7 +225,8 @@ def _attend(
     tuning: Mapping[str, Any],
 ) -> tuple[Tensor, Tensor | None]:
     automatic = name is None or name == backends.AUTO
-    if automatic and torch.compiler.is_compiling() and query.shape[-1] == value.shape[-1]:
+    is_native = automatic or name == _NATIVE.get(query.device.type)
+    if is_native and torch.compiler.is_compiling() and query.shape[-1] == value.shape[-1]:
         # the operator is one node of the graph and finds its kernel at run time; a choice would have to be traced
         return backends.native.cpu.run(query, key, value, problem, scale, rpb, needs_lse)
     if query.numel() == 0:
