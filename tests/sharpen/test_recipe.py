@@ -10,7 +10,16 @@ SHIPPED = [name for name in recipes().names() if name not in PLUGINS]
 
 
 def test_the_shipped_recipes_are_these():
-    assert SHIPPED == ["attend.detect", "attend.pack", "bf16", "compile", "int8-dynamic", "onnx-fp32", "onnx-int8"]
+    assert SHIPPED == [
+        "attend.detect",
+        "attend.pack",
+        "attend.window",
+        "bf16",
+        "compile",
+        "int8-dynamic",
+        "onnx-fp32",
+        "onnx-int8",
+    ]
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -22,6 +22,7 @@ BASELINE = "eager"
 _SHIPPED = {
     "attend.detect": "gnomon.sharpen.passes.attend_detect:recipe",
     "attend.pack": "gnomon.sharpen.passes.attend_pack:recipe",
+    "attend.window": "gnomon.sharpen.passes.attend_window:recipe",
     "bf16": "gnomon.sharpen.passes.bf16:recipe",
     "compile": "gnomon.sharpen.passes.compile:recipe",
     "int8-dynamic": "gnomon.sharpen.passes.int8_dynamic:recipe",
