@@ -13,7 +13,8 @@ constexpr int CHAINS = 12;  // two units times a latency of four cycles need eig
 
 // rounds * 12 * LANES multiply-adds; flop: set to two per multiply-add; sum: so that no compiler drops the work.
 extern "C" __attribute__((visibility("default"))) void multiply_add(int64_t rounds, double* flop, float* sum) {
-    V chain[CHAINS] = {};
+    V chain[CHAINS];
+    for (int j = 0; j < CHAINS; ++j) chain[j] = V{} + float(j);  // alike, they would become one
     const V factor = V{} + 0.999f, term = V{} + 0.1f;
     for (int64_t i = 0; i < rounds; ++i)
 #pragma GCC unroll 12

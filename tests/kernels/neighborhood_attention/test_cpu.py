@@ -74,7 +74,7 @@ def assert_near(got, wanted, tolerance, note):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_every_variant_agrees_with_the_definition_in_float64(isa, dtype):
     rng = random.Random(f"{isa} {dtype}")
-    for _ in range(40):
+    for _ in range(25):
         problem, size = a_problem(rng), rng.choice(HEAD_SIZES)
         given = tensors(problem, rng, dtype, size)
         note = f"{problem}, shapes {[None if x is None else tuple(x.shape) for x in given]}"
@@ -83,20 +83,20 @@ def test_every_variant_agrees_with_the_definition_in_float64(isa, dtype):
         assert_near(run(q, k, v, problem, rpb, isa), wanted, TOLERANCE[dtype], note)
 
 
-def test_the_gradient_has_the_same_bits_on_one_and_on_two_threads():
+def test_the_gradient_has_the_same_bits_on_one_and_on_more_threads():
     rng = random.Random(4)
     for _ in range(20):
         problem = a_problem(rng)
         q, k, v, rpb = tensors(problem, rng, torch.float32, 16)
         found = []
-        for threads in (1, 2, 1):
+        for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             try:
                 found.append(run(q, k, v, problem, rpb))
             finally:
                 torch.set_num_threads(1)
-        for one, two, again in zip(*found, strict=True):
-            assert one is None or (torch.equal(one, two) and torch.equal(one, again)), problem
+        for one, two, five in zip(*found, strict=True):
+            assert one is None or (torch.equal(one, two) and torch.equal(one, five)), problem
 
 
 @pytest.mark.parametrize("space", [(3, 200), (900,)])

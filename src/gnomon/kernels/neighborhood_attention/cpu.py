@@ -168,14 +168,14 @@ class _Call:
             args.rpb, args.drpb = self.rpb.data_ptr(), self.drpb.data_ptr()
         library.plan(ctypes.byref(args))
         self.partial_floats = args.units * args.partial_floats, args.units * args.bias_floats
-        self.bytes = min(self.threads, args.units) * args.workspace_bytes + 4 * sum(self.partial_floats)
+        self.workspaces = min(self.threads, args.units + args.heads)  # no function takes more items than that
+        self.bytes = self.workspaces * args.workspace_bytes + 4 * sum(self.partial_floats)
 
     def run(self, function: str, items: int) -> None:
         """Have every thread take from `items`."""
         args = self.args
         if not args.workspace:
-            threads = max(1, min(self.threads, max(args.units, args.heads)))
-            self.workspace = torch.empty(threads, args.workspace_bytes, dtype=torch.uint8)
+            self.workspace = torch.empty(self.workspaces, args.workspace_bytes, dtype=torch.uint8)
             self.partial, self.bias_partial = (torch.empty(floats) for floats in self.partial_floats)
             args.workspace, args.partial = self.workspace.data_ptr(), self.partial.data_ptr()
             args.bias_partial = self.bias_partial.data_ptr()
