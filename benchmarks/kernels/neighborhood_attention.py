@@ -10,11 +10,11 @@
 (d) Extra memory grows with the tokens: bytes per token at 16 times as many tokens are at most 1.5 times as many.
 (e) Two threads are at least 1.7 times as fast as one, where nothing else runs; the load is stated.
 
-One thread, an allocator that keeps freed memory (for all variants: this script starts itself again so; page faults of
-fresh memory cost as much as a forward pass), CPU time of the process, variants interleaved in random order, garbage collector off; least and median over
-rounds. FlexAttention is compiled once per problem in float32, and in bfloat16 for the 1-D problem only: a compile takes
-20 to 70 s, and on 2-D windows it never came near SDPA. Outputs and gradients of one head are held against the dense
-reference in float64.
+One thread, CPU time of the process, variants interleaved in random order, garbage collector off; least and median over
+rounds. The script starts itself again with an allocator that keeps freed memory, for all variants: page faults of fresh
+memory would be timed too. FlexAttention is compiled once per problem in float32, and in bfloat16 for the 1-D problem
+only: a compile takes 20 to 70 s, and on 2-D windows it takes longer than SDPA. Outputs and gradients of one head are
+held against the dense reference in float64.
 
 `python benchmarks/kernels/neighborhood_attention.py [--rounds N] [--without-flex] [--out FILE]`; exit code 1: a bar
 fails.
