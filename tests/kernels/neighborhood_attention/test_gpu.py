@@ -173,6 +173,16 @@ def test_each_gpu_gets_its_matrix_instructions_no_atomics_and_fits_its_shared_me
             assert "cp.async.bulk.tensor" in code, "boxes of tokens should come by the bulk copies"
 
 
+def test_loads_products_and_softmax_get_warps_of_their_own_on_blackwell_when_asked():
+    q = torch.empty(1, 4096, 8, 64, dtype=torch.float16, device="meta")
+    lse, problem = torch.empty(q.shape[:-1], device="meta"), Problem.of((4096,), 512)
+    codes = []
+    for specialize in (False, True):
+        tuning = gpu.Tuning("sm_100", specialize=specialize)
+        codes.append(gpu.forward_launch(q, q, q, q, lse, problem, 0.1, None, tuning).compile("sm_100").asm["ttgir"])
+    assert ["ttg.warp_specialize" in code for code in codes] == [False, True]
+
+
 def test_the_bias_and_its_gradient_compile():
     q = torch.empty(2, 14, 14, 4, 32, dtype=torch.bfloat16, device="meta")
     lse, rpb = torch.empty(q.shape[:-1], device="meta"), torch.empty(4, 13, 13, device="meta")

@@ -30,11 +30,16 @@ __all__ = ["DTYPES", "MAX_HEAD_SIZE", "Tuning", "backward", "forward", "why_not"
 
 
 class Tuning(NamedTuple):
-    """How to launch; what is None is chosen for the device. tma: load boxes by the bulk copies of Hopper, Blackwell."""
+    """How to launch; what is None is chosen for the device. tma: load boxes by the bulk copies of Hopper, Blackwell.
+
+    specialize: give loads, products and softmax of the forward kernel warps of their own (Triton does so on Blackwell
+    only). Off until it has been timed on one.
+    """
 
     target: str | None = None
     block: Blocks | None = None
     tma: bool | None = None
+    specialize: bool = False
 
 
 _AUTO = Tuning()
@@ -89,6 +94,7 @@ def forward_launch(
             "TILE_K": tile_k,
             # else the maximum is taken before the scale, which saves a product but needs a scale above zero
             "SCALE_FIRST": rpb is not None or scale <= 0,
+            "SPECIALIZE": tuning.specialize,
         },
         plan.block.num_warps,
         plan.block.num_stages,

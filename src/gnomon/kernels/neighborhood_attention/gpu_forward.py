@@ -37,6 +37,7 @@ def forward_kernel(
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     AXES: tl.constexpr, S: tl.constexpr, CAUSAL: tl.constexpr, TILE_Q: tl.constexpr, TILE_K: tl.constexpr,
     BIASED: tl.constexpr, SCALE_FIRST: tl.constexpr, PRECISION: tl.constexpr, TMA: tl.constexpr, WIDEN: tl.constexpr,
+    SPECIALIZE: tl.constexpr,
 ):  # fmt: skip
     M: tl.constexpr = TILE_Q[0] * TILE_Q[1] * TILE_Q[2]
     batch, head, group, extent, first, last = work(tl.program_id(0), heads, n, d, tiles, TILE_Q)
@@ -53,7 +54,7 @@ def forward_kernel(
     max_M = tl.full([M], float("-inf"), tl.float32)
     sum_M = tl.zeros([M], tl.float32)
     out_MD = tl.zeros([M, BLOCK_DV], tl.float32)
-    for i in range(steps(first, last, count)):
+    for i in tl.range(0, steps(first, last, count), warp_specialize=SPECIALIZE):
         at = step_to(i, low, count, TILE_K)
         key = places(at, TILE_K)
         key_token, key_inside = tokens(key, group, n, d, extent)
