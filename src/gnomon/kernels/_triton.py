@@ -68,9 +68,14 @@ def target_of(device: torch.device) -> str:
 
 
 def precision(dtype: torch.dtype, target: str) -> str:
-    """How tl.dot multiplies: float32 in full, unless torch.set_float32_matmul_precision allowed TF32."""
-    is_tf32 = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
-    return "tf32" if is_tf32 and TARGETS[target][0] == "cuda" else "ieee"
+    """How tl.dot multiplies float32, the only dtype that it asks about.
+
+    On NVIDIA as three TF32 products on tensor cores, whose error is about that of float32 (Ootomo and Yokota 2022,
+    arXiv:2203.03341), or as one where torch.set_float32_matmul_precision allowed it. AMD multiplies float32 itself.
+    """
+    if dtype != torch.float32 or TARGETS[target][0] != "cuda":
+        return "ieee"
+    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
 @dataclass(frozen=True)
