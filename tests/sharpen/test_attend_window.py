@@ -63,15 +63,35 @@ def test_a_decoder_sees_its_window_of_the_past():
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_a_decoder_that_goes_on_from_a_cache_sees_the_same():
+@pytest.mark.parametrize("window", [Window(5, 3), Window(5, 3, dilation=2)])
+def test_a_decoder_that_goes_on_from_a_cache_sees_the_same(window):
     model, ids = llama(), tokens()
-    model, whole = windows(model, Window(5, 3), input_ids=ids)
+    model, whole = windows(model, window, input_ids=ids)
     cached = model(input_ids=ids[:, :20], use_cache=True)
     rest = []
     for piece in (ids[:, 20:21], ids[:, 21:24]):
         cached = model(input_ids=piece, past_key_values=cached.past_key_values, use_cache=True)
         rest.append(cached.last_hidden_state)
     torch.testing.assert_close(torch.cat(rest, 1), whole[:, 20:], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_model_that_only_ever_goes_on_from_a_cache_gets_its_windows():
+    model, ids = llama(), tokens()
+    before = model(input_ids=ids[:, :23], use_cache=True).past_key_values
+
+    def step(of):
+        return of(input_ids=ids[:, 23:], past_key_values=copy.deepcopy(before), use_cache=True).last_hidden_state
+
+    with pytest.raises(NotRunnable, match=r"windows of 24 tokens, .* see all of the example batch"):
+        use_windows(windowed_model := copy.deepcopy(model), Window(24, 3), lambda: step(windowed_model))
+    use_windows(windowed_model := copy.deepcopy(model), Window(5, 3), lambda: step(windowed_model))
+    seen = torch.zeros(1, 24, dtype=torch.bool)
+    seen[:, -5:] = True
+    wanted = model(
+        input_ids=ids[:, 23:], past_key_values=copy.deepcopy(before), attention_mask=seen.expand(2, 1, 1, 24)
+    ).last_hidden_state
+    torch.testing.assert_close(step(windowed_model), wanted, rtol=1e-4, atol=1e-5)
 
 
 # not at the left in a decoder, whose positions would change

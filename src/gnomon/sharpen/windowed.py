@@ -8,8 +8,10 @@ Axes: B batch, H query heads, G key/value heads, L tokens, D head size.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -109,14 +111,20 @@ def _attention(window: Window, note: Note | None) -> Callable[..., tuple[Tensor,
             raise NotRunnable(f"{type(module).__name__} drops attention weights ({dropout:g}); set its dropout to 0")
         causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
         q_BLHD, k_BLGD, v_BLGD = (x.transpose(1, 2) for x in (query, key, value))
-        if q_BLHD.shape[1] != k_BLGD.shape[1]:
-            return _among_others(window, q_BLHD, k_BLGD, v_BLGD, attention_mask, scaling, causal), None
-        grid = _grid(module, q_BLHD.shape[1])
+        tokens, others = q_BLHD.shape[1], k_BLGD.shape[1]
+        if tokens != others:
+            if not causal or tokens > others:  # another text altogether
+                return _dense(q_BLHD, k_BLGD, v_BLGD, attention_mask, scaling), None
+            low = _first_key(window, tokens, others)
+            if note is not None:
+                note(low > 0 or not bool(_last_rows(window, tokens, others, low).all()))
+            return _to_cached(window, q_BLHD, k_BLGD, v_BLGD, attention_mask, scaling, low), None
+        grid = _grid(module, tokens)
         if grid is not None and attention_mask is None and not causal:
             problem = window.on(grid, False)
             out = _on_patches(problem, q_BLHD, k_BLGD, v_BLGD, scaling)
         else:
-            problem = window.on((q_BLHD.shape[1],), causal)
+            problem = window.on((tokens,), causal)
             out = _on_texts(window, q_BLHD, k_BLGD, v_BLGD, attention_mask, scaling, causal)
         if note is not None:
             note(problem.kernel_size != problem.space)
@@ -210,24 +218,38 @@ def _read_places(mask: Tensor, causal: bool) -> list[tuple[int, int]]:
     return places
 
 
-def _among_others(
-    window: Window,
-    q_BLHD: Tensor,
-    k_BLGD: Tensor,
-    v_BLGD: Tensor,
-    mask: Tensor | None,
-    scale: float | None,
-    causal: bool,
+def _to_cached(
+    window: Window, q_BLHD: Tensor, k_BLGD: Tensor, v_BLGD: Tensor, mask: Tensor | None, scale: float | None, low: int
 ) -> Tensor:
-    """Queries and keys of different sequences: the last tokens of one that is cached, or another text altogether."""
-    tokens, others = q_BLHD.shape[1], k_BLGD.shape[1]
-    if causal and tokens < others:
-        rows = window.on((others,), True).axes[0].mask()[-tokens:]
-        seen = torch.from_numpy(rows).to(q_BLHD.device)
-        if mask is None:
-            mask = seen
-        else:
-            mask = mask & seen if mask.dtype == torch.bool else mask.masked_fill(~seen, torch.finfo(mask.dtype).min)
+    """The last tokens of a sequence whose keys are cached. low: the first key that any of them sees."""
+    seen = _last_rows(window, q_BLHD.shape[1], k_BLGD.shape[1], low).to(q_BLHD.device)
+    if mask is not None:
+        mask = mask[..., low:]
+        mask = mask & seen if mask.dtype == torch.bool else mask.masked_fill(~seen, torch.finfo(mask.dtype).min)
+    elif not seen.all():
+        mask = seen
+    return _dense(q_BLHD, k_BLGD[:, low:], v_BLGD[:, low:], mask, scale)
+
+
+@lru_cache(maxsize=64)
+def _first_key(window: Window, tokens: int, others: int) -> int:
+    """The first of `others` keys that any of the last `tokens` queries sees."""
+    axis = window.on((others,), True).axes[0]
+    query = np.arange(others)[-tokens:]
+    return int((axis.windows()[0][-tokens:] * axis.dilation + query % axis.dilation).min())
+
+
+@lru_cache(maxsize=64)
+def _last_rows(window: Window, tokens: int, others: int, low: int) -> Tensor:
+    """[tokens, others - low]: do the last queries see the keys from `low` on?"""
+    axis = window.on((others,), True).axes[0]
+    start, end = (torch.from_numpy(bound[-tokens:])[:, None] for bound in axis.windows())
+    query, key = torch.arange(others - tokens, others)[:, None], torch.arange(low, others)
+    place = key // axis.dilation
+    return (query % axis.dilation == key % axis.dilation) & (start <= place) & (place < end)
+
+
+def _dense(q_BLHD: Tensor, k_BLGD: Tensor, v_BLGD: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
     repeats = q_BLHD.shape[2] // k_BLGD.shape[2]
     q, k, v = (x.transpose(1, 2) for x in (q_BLHD, *(x.repeat_interleave(repeats, 2) for x in (k_BLGD, v_BLGD))))
     out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
