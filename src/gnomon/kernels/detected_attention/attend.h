@@ -85,7 +85,7 @@ static float soften(float* s, int64_t count) {
   for (int64_t j = count; j < end; ++j) s[j] = -INFINITY;
   F most = all(-INFINITY), total = {};
   for (int64_t j = 0; j < end; j += W) most = larger(load(s + j), most);
-  const float top = largest(most);
+  const float top = greatest(most);
   for (int64_t j = 0; j < end; j += W) {
     F e = exponential(load(s + j) - top);
     store(s + j, e);

@@ -29,7 +29,7 @@ struct Sizes {
   }
 };
 
-static int64_t round_up(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+static int64_t round_up(int64_t n) { return (n + PADDED - 1) / PADDED * PADDED; }
 
 EXPORT void token_forward(const float* q, const float* k, const float* v, const int32_t* index, const int32_t* count,
                           const Sizes* sizes, float scale, float* out, float* lse, int64_t* counter) {
@@ -136,7 +136,7 @@ static void select_rows(const Sizes& z, const Detection& d, int64_t row, int64_t
 EXPORT void select_top_k(const Detection* detection, const Sizes* sizes, int32_t* index, int32_t* count,
                          int64_t* counter) {
   const Sizes z = *sizes;
-  const int64_t stride = z.keys + 2 * LANES;
+  const int64_t stride = z.keys + 2 * PADDED;
   std::vector<int32_t> found(TILE * stride);
   Scratch scratch(z.keys);
   for (int64_t item; (item = take(counter)) < z.items();) {
@@ -154,7 +154,7 @@ EXPORT void select_top_k(const Detection* detection, const Sizes* sizes, int32_t
 EXPORT void detect_attend(const Detection* detection, const float* q, const float* k, const float* v,
                           const Sizes* sizes, float scale, float* out, float* lse, int64_t* counter) {
   const Sizes z = *sizes;
-  const int64_t stride = z.keys + 2 * LANES, room = round_up(z.kept);
+  const int64_t stride = z.keys + 2 * PADDED, room = round_up(z.kept);
   std::vector<int32_t> index(TILE * stride), count(TILE);
   std::vector<float> s(TILE * room);
   Scratch scratch(z.keys);
@@ -254,7 +254,7 @@ EXPORT void select_blocks(const Detection* detection, const Sizes* sizes, const 
   const Blocks size = *blocks;
   const Detection& d = *detection;
   const int64_t tiles = (z.queries + size.queries - 1) / size.queries, parts = (z.keys + size.keys - 1) / size.keys;
-  std::vector<int32_t> best(round_up(parts)), kept(parts + 2 * LANES);
+  std::vector<int32_t> best(round_up(parts)), kept(parts + 2 * PADDED);
   Scratch scratch(std::max(z.keys, parts));
   for (int64_t item; (item = take(counter)) < z.batch * z.heads * tiles;) {
     const int64_t head = item / tiles, first = item % tiles * size.queries;

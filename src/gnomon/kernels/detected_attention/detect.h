@@ -102,7 +102,7 @@ static int64_t strongest(const int32_t* value, const int32_t* place, int64_t n, 
 
 struct Scratch {
   std::vector<int32_t> scores, sample, value, place;  // scores: of four queries
-  explicit Scratch(int64_t keys) : scores(4 * (keys + LANES)), sample(256), value(keys + 3 * LANES), place(keys + 3 * LANES) {}
+  explicit Scratch(int64_t keys) : scores(4 * (keys + PADDED)), sample(256), value(keys + 3 * PADDED), place(keys + 3 * PADDED) {}
 };
 
 // Places of the k largest visible ones of s[0..n), ascending; equals: the first ones. n a multiple of 16, the end of s

@@ -1,5 +1,4 @@
-// One register of floats or integers, as GCC vector extensions: W of them. Wider ones GCC would take apart into single
-// numbers for comparisons and shuffles: 10 times slower.
+// What the shared vectors lack here: integers beside floats, loads from anywhere, the sums of many vectors at once.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -7,18 +6,14 @@
 #include <immintrin.h>
 #endif
 
-#if defined(__AVX512F__)
-constexpr int64_t W = 16;
-#elif defined(__AVX2__)
-constexpr int64_t W = 8;
-#else
-constexpr int64_t W = 4;
-#endif
-constexpr int64_t LANES = 16;  // what arrays are padded to, whatever W is
+#include "../vector.h"
+
+constexpr int64_t W = LANES;           // of one register: wider ones GCC would take apart, 10 times slower
+constexpr int64_t PADDED = 16;         // what arrays are padded to, whatever W is
 constexpr int WIDE = W == 16 ? 8 : 4;  // accumulators of a row
 
-typedef float F __attribute__((vector_size(W * 4)));
-typedef int32_t I __attribute__((vector_size(W * 4)));
+typedef vf F;
+typedef vi I;
 typedef float Fu __attribute__((vector_size(W * 4), aligned(4), may_alias));
 typedef int32_t Iu __attribute__((vector_size(W * 4), aligned(4), may_alias));
 
@@ -29,25 +24,15 @@ static inline void store(int32_t* p, I x) { *reinterpret_cast<Iu*>(p) = x; }
 static inline F all(float x) { return F{} + x; }
 static inline I all(int32_t x) { return I{} + x; }
 
-static inline float sum(F x) {
-  float total = 0, lane[W];
-  store(lane, x);
-  for (int i = 0; i < W; ++i) total += lane[i];
-  return total;
-}
-
 static inline F larger(F a, F b) { return a > b ? a : b; }
 
-static inline float largest(F x) {
-  float most, lane[W];
-  store(lane, x);
-  most = lane[0];
-  for (int i = 1; i < W; ++i) most = lane[i] > most ? lane[i] : most;
-  return most;
-}
-
 // The sums of W vectors, as one vector in their order: halves of two vectors are added until all are one.
-#define JOIN(a, b, lo, hi) (__builtin_shufflevector(a, b, lo) + __builtin_shufflevector(a, b, hi))
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, I{__VA_ARGS__})
+#endif
+#define JOIN(a, b, lo, hi) (SHUFFLE(a, b, lo) + SHUFFLE(a, b, hi))
 #define LIST(...) __VA_ARGS__
 #if defined(__AVX512F__)
 static inline F sums(const F (&x)[W]) {
@@ -80,23 +65,3 @@ static inline F sums(const F (&x)[W]) {
   return JOIN(a[0], a[1], LIST(0, 2, 4, 6), LIST(1, 3, 5, 7));
 }
 #endif
-
-// e^x for x <= 0 to 2 ulp; 0 below -87. Reduction x = n ln 2 + r, then the series of e^r to r^6 with fitted ends
-// (Cephes expf).
-static inline F exponential(F x) {
-  const F magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
-  F low = x < all(-87.0f) ? all(-87.0f) : x;
-  F n = (low * 1.44269504088896341f + magic) - magic;
-  F r = low - n * 0.693359375f + n * 2.12194440e-4f;
-  F y = all(1.9875691500e-4f);
-  y = y * r + 1.3981999507e-3f;
-  y = y * r + 8.3334519073e-3f;
-  y = y * r + 4.1665795894e-2f;
-  y = y * r + 1.6666665459e-1f;
-  y = y * r + 5.0000001201e-1f;
-  y = y * r * r + r + 1.0f;
-  I power = (__builtin_convertvector(n, I) + 127) << 23;
-  F two_n;
-  memcpy(&two_n, &power, sizeof two_n);
-  return x < all(-87.0f) ? F{} : y * two_n;
-}
