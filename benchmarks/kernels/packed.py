@@ -357,7 +357,7 @@ def show(result: dict[str, Any]) -> str:
             f"{row['best_mass']:20.4f} {row['spearman']:9.4f}"
         )
     lines.append("")
-    lines += [f"{one['bar']}: {one['value']!s:.6} {'holds' if one['holds'] else 'MISSED'}" for one in result["bars"]]
+    lines += [f"{one['bar']}: {one['value']:.4g} {'holds' if one['holds'] else 'MISSED'}" for one in result["bars"]]
     return "\n".join(lines)
 
 

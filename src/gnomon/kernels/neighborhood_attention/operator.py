@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gnomon.kernels.neighborhood_attention import cpu
+from gnomon.kernels.neighborhood_attention.checks import check_attention, check_bias
 from gnomon.kernels.neighborhood_attention.problem import MAX_AXES, Problem
 
 _NAME = "gnomon::neighborhood_attention"
@@ -35,57 +36,24 @@ def attend(
     floating dtype. Returns [B, *space, H, D] in q's dtype and [B, *space, H]: the natural logsumexp of the scaled and
     biased scores, float32 (float64 for float64). Raises ValueError naming the argument that does not fit.
     """
-    check(q, k, v, problem.space, problem.kernel_size, rpb)
+    if tuple(q.shape[1:-2]) != problem.space:
+        raise ValueError(f"q has the grid {list(q.shape[1:-2])}; the problem is on {list(problem.space)}")
     window = [list(x) for x in (problem.kernel_size, problem.stride, problem.dilation, problem.is_causal)]
     return torch.ops.gnomon.neighborhood_attention(q, k, v, *window, float(scale), rpb)
 
 
-def check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    space: Sequence[int],
-    kernel_size: Sequence[int],
-    rpb: Tensor | None = None,
-) -> None:
-    """Raise ValueError naming the argument whose layout, dtype or device does not fit the others."""
-    axes = len(space)
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.layout is not torch.strided or x.is_nested:
-            raise ValueError(f"{name} must be a dense tensor; got layout {x.layout}. Pass {name}.to_dense()")
-        if x.dim() != axes + 3:
-            raise ValueError(f"{name} must be [batch, *space, heads, head size]; got {x.dim()} axes, wanted {axes + 3}")
-        if not x.is_floating_point() or x.element_size() < 2:
-            raise ValueError(f"{name} must be float32, bfloat16, float16 or float64; got {x.dtype}")
-        if x.dtype != q.dtype or x.device != q.device:
-            raise ValueError(f"{name} is {x.dtype} on {x.device}, but q is {q.dtype} on {q.device}; they must agree")
-    if tuple(q.shape[1:-2]) != tuple(space):
-        raise ValueError(f"q has the token grid {tuple(q.shape[1:-2])}; the problem is on {tuple(space)}")
-    if q.shape[-1] == 0:
-        raise ValueError("q has head size 0; attention needs at least 1")
-    for name, x in (("k", k), ("v", v)):
-        if x.shape[:-2] != q.shape[:-2] or x.shape[-1] != q.shape[-1]:
-            raise ValueError(
-                f"{name} must have q's batch, token grid and head size: {tuple(q.shape)}; got {tuple(x.shape)}"
-            )
-    if k.shape[-2] != v.shape[-2]:
-        raise ValueError(f"v must have as many heads as k; got {v.shape[-2]} and {k.shape[-2]}")
-    if q.shape[-2] and (k.shape[-2] == 0 or q.shape[-2] % k.shape[-2]):
-        raise ValueError(f"q's {q.shape[-2]} heads must be a multiple of the {k.shape[-2]} heads of k and v")
-    if rpb is not None:
-        wanted = (q.shape[-2], *(2 * w - 1 for w in kernel_size))
-        if tuple(rpb.shape) != wanted:
-            raise ValueError(f"rpb must be [heads, 2 * kernel_size - 1 per axis] = {wanted}; got {tuple(rpb.shape)}")
-        if not rpb.is_floating_point() or rpb.device != q.device:
-            raise ValueError(f"rpb must be floating on {q.device}; got {rpb.dtype} on {rpb.device}")
-
-
 def _problem(q: Tensor, k: Tensor, v: Tensor, window: Window, rpb: Tensor | None) -> Problem:
     """The checked problem: whoever calls the operator itself must not reach C++ with shapes that disagree."""
+    check_attention(("q", q), ("k", k), ("v", v))
     if not 4 <= q.dim() <= MAX_AXES + 3:
         raise ValueError(f"q must be [batch, *space, heads, head size] with 1 to {MAX_AXES} axes; got {q.dim()} axes")
+    if k.shape[1:-2] != q.shape[1:-2]:
+        raise ValueError(f"k has the grid {list(k.shape[1:-2])} and q {list(q.shape[1:-2])}; wanted one grid")
+    if v.shape[-1] != q.shape[-1]:
+        raise ValueError(f"v has head size {v.shape[-1]} and q {q.shape[-1]}; wanted one size")
     problem = Problem(tuple(q.shape[1:-2]), *(tuple(x) for x in window))  # type: ignore[arg-type]
-    check(q, k, v, problem.space, problem.kernel_size, rpb)
+    if rpb is not None:
+        check_bias(rpb, q.shape[-2], problem.kernel_size, q)
     return problem
 
 
