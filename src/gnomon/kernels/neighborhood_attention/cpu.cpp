@@ -16,6 +16,22 @@ constexpr float HIDDEN = -2e30f;    // the score of a key that is not seen
 constexpr float LEAST = -1e30f;     // where the running maximum starts: HIDDEN - LEAST still gives P = 0
 constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
 
+#define KEEP_IN_REGISTER(pointer) asm("" : "+r"(pointer))
+
+// sum[n][i] += x[n] * y. Used twice, `y` becomes a vector first, so that it is loaded once.
+template <int N, int COUNT>
+inline void multiply_add(V (&sum)[N][COUNT], int i, const V (&x)[N], float y) {
+    if (N == 1) {
+        sum[0][i] += x[0] * y;
+        return;
+    }
+    V all = splat(y);
+#if defined(__AVX512F__)
+    asm("" : "+v"(all));
+#endif
+    for (int n = 0; n < N; ++n) sum[n][i] += x[n] * all;
+}
+
 // Rows that are needed soon. Rows of other heads lie between two tokens of one head, so no hardware prefetcher follows;
 // asked for all at once they would fill the line buffers and stall, so they are asked for a few at a time.
 struct Prefetches {
@@ -37,54 +53,61 @@ struct Prefetches {
     }
 };
 
-// finish(j, sums) for every KEYS rows from j on: sums[i] = columns^T rows[j + i].
-template <typename Finish>
+// finish(j, sums) for every KEYS rows from j on: sums[n][i] = columns[n]^T rows[j + i].
+template <int N, typename Finish>
 inline void dots(
     const float* columns, const float* rows, const int64_t* offset, int64_t count, int64_t padded, Finish finish) {
+    const int64_t part = padded * LANES;
     for (int64_t j = 0; j < count; j += KEYS) {
         const float* at[KEYS];
-        V sum[KEYS];
+        V sum[N][KEYS];
         for (int i = 0; i < KEYS; ++i) {
             at[i] = rows + offset[j + i];
-            asm("" : "+r"(at[i]));  // else GCC adds the pointers as a vector, and takes it apart
-            sum[i] = V{};
+            KEEP_IN_REGISTER(at[i]);  // else GCC adds the pointers as a vector, and takes it apart
+            for (int n = 0; n < N; ++n) sum[n][i] = V{};
         }
-        for (int64_t d = 0; d < padded; d += STEP) {
-            for (int i = 0; i < KEYS; ++i) __builtin_prefetch(rows + offset[j + KEYS + i] + d);
+        int64_t d = 0;
+        do {  // at least once: else GCC keeps the sums in memory
 #pragma GCC unroll 16
             for (int e = 0; e < STEP; ++e) {
-                const V x = load(columns + (d + e) * LANES);
+                V x[N];
+                for (int n = 0; n < N; ++n) x[n] = load(columns + n * part + (d + e) * LANES);
 #pragma GCC unroll 8
-                for (int i = 0; i < KEYS; ++i) sum[i] += x * at[i][e];
+                for (int i = 0; i < KEYS; ++i) multiply_add(sum, i, x, at[i][e]);
             }
             for (int i = 0; i < KEYS; ++i) at[i] += STEP;
-        }
+        } while ((d += STEP) < padded);
         finish(j, sum);
     }
 }
 
-// columns[d] = columns[d] * factor + sum over keys of weight[key] * rows[key][d].
+// columns[n][d] = columns[n][d] * factor[n] + sum over keys of weight[n][key] * rows[key][d]; COLUMNS of d at a time.
+template <int N, int COLUMNS>
 NOINLINE void accumulate(
-    const float* weight, int64_t count, const float* rows, const int64_t* offset, int64_t padded, V factor,
+    const float* weight, int64_t count, const float* rows, const int64_t* offset, int64_t padded, const V* factor,
     float* columns, Prefetches& ahead) {
-    for (int64_t d = 0; d < padded; d += STEP) {
-        V sum[STEP];
+    const int64_t part = padded * LANES;
+    for (int64_t d = 0; d < padded; d += COLUMNS) {
+        V sum[N][COLUMNS];
+        for (int n = 0; n < N; ++n)
 #pragma GCC unroll 16
-        for (int e = 0; e < STEP; ++e) sum[e] = load(columns + (d + e) * LANES) * factor;
+            for (int e = 0; e < COLUMNS; ++e) sum[n][e] = load(columns + n * part + (d + e) * LANES) * factor[n];
         for (int64_t j = 0; j < count; j += KEYS) {
             ahead.some();
 #pragma GCC unroll 2
             for (int i = 0; i < KEYS; ++i) {
-                const V p = load(weight + (j + i) * LANES);
+                V p[N];
+                for (int n = 0; n < N; ++n) p[n] = load(weight + (n * BLOCK + j + i) * LANES);
                 const float* row = rows + offset[j + i] + d;
                 __builtin_prefetch(rows + offset[j + i + KEYS / 2] + d);
-                asm("" : "+r"(row));
+                KEEP_IN_REGISTER(row);
 #pragma GCC unroll 16
-                for (int e = 0; e < STEP; ++e) sum[e] += p * row[e];
+                for (int e = 0; e < COLUMNS; ++e) multiply_add(sum, e, p, row[e]);
             }
         }
+        for (int n = 0; n < N; ++n)
 #pragma GCC unroll 16
-        for (int e = 0; e < STEP; ++e) store(columns + (d + e) * LANES, sum[e]);
+            for (int e = 0; e < COLUMNS; ++e) store(columns + n * part + (d + e) * LANES, sum[n][e]);
     }
 }
 
@@ -184,51 +207,61 @@ struct KeyWalk {
 // Where the queries of a tile lie in a tensor.
 struct Queries {
     const Tensor& tensor;
-    int64_t origin, lane[LANES];
+    int64_t first, step[AXES], origin, query[QUERIES];
 
-    Queries(const Args& a, const Tensor& of) : tensor(of) {
-        for (int64_t i = 0; i < LANES; ++i)
-            lane[i] = i / a.tile[2] / a.tile[1] * a.dilation[0] * of.stride[1] +
-                      i / a.tile[2] % a.tile[1] * a.dilation[1] * of.stride[2] +
-                      i % a.tile[2] * a.dilation[2] * of.stride[3];
+    Queries(const Args& a, const Places& places, const Tensor& of) : tensor(of) {
+        for (int x = 0; x < AXES; ++x) step[x] = a.tile[x] * a.dilation[x] * of.stride[x + 1];
+        for (int64_t i = 0; i < places.count; ++i) {
+            query[i] = 0;
+            for (int x = 0; x < AXES; ++x) query[i] += places.place[i][x] * a.dilation[x] * of.stride[x + 1];
+        }
     }
 
-    int64_t at(int i) const { return origin + lane[i]; }
+    void begin(const Unit& u, int64_t head) { first = tensor.at(u.batch, u.group, head); }
+    void find(const int64_t* tile) { origin = first + tile[0] * step[0] + tile[1] * step[1] + tile[2] * step[2]; }
+    int64_t at(int i) const { return origin + query[i]; }
 };
 
 struct Worker {
     const Args& a;
-    int64_t extent[AXES], entries;  // of the bias vectors: 2 w - 1 + tile - 1 along each axis
+    const Places places;
+    int64_t extent[AXES], entries;  // of the bias vectors: 2 w - 1 + part's size - 1 along each axis
     float *keys, *values, *keys_grad, *values_grad, *bias, *bias_grad;
     float *q_rows, *q_columns, *sum, *grad_rows, *grad_columns, *weight, *weight_grad;
+    int64_t next_bias;  // from a bias vector of the first part to the second part's
     KeyLists lists;
     KeyList list;    // of the tile
     int64_t origin;  // its first key in the packed rows
     Unit unit;
+    const int parts;  // of a tile
     Prefetches ahead;
     int64_t packed;  // keys of axis 0 below it are packed
     int64_t head;
-    uint32_t queries;  // lanes inside the grid
+    uint32_t queries;  // those inside the grid
     Queries q, out, lse, grad_out, grad_lse, dq;
 
     Worker(const Args& args, Carver& memory) : a(args),
-          lists(args, memory),
-          q(a, a.q),
-          out(a, a.out),
-          lse(a, a.lse),
-          grad_out(a, a.grad_out),
-          grad_lse(a, a.grad_lse),
-          dq(a, a.dq) {
+          places(args),
+          lists(args, places, memory),
+          parts(parts_of(args)),
+          q(a, places, a.q),
+          out(a, places, a.out),
+          lse(a, places, a.lse),
+          grad_out(a, places, a.grad_out),
+          grad_lse(a, places, a.grad_lse),
+          dq(a, places, a.dq) {
         entries = 1;
-        for (int x = 0; x < AXES; ++x) entries *= extent[x] = 2 * a.window[x] - 1 + a.tile[x] - 1;
-        const int64_t tile_floats = LANES * a.padded, row_floats = a.most_rows * a.padded;
+        for (int x = 0; x < AXES; ++x) entries *= extent[x] = 2 * a.window[x] - 1 + part_size(a, x) - 1;
+        next_bias = part_size(a, parting(a)) * LANES;
+        for (int x = parting(a) + 1; x < AXES; ++x) next_bias *= extent[x];
+        const int64_t tile_floats = QUERIES * a.padded, row_floats = a.most_rows * a.padded;
         keys = memory.take<float>(row_floats);
         values = memory.take<float>(row_floats);
         bias = memory.take<float>(a.rpb ? entries * LANES : 0);
         q_rows = memory.take<float>(tile_floats);
         q_columns = memory.take<float>(tile_floats);
         sum = memory.take<float>(tile_floats);
-        weight = memory.take<float>(BLOCK * LANES);
+        weight = memory.take<float>(PARTS * BLOCK * LANES);
         ahead.bytes = row_bytes(a.storage, a.size);
         if (!a.is_backward) return;
         if (a.chunks == 1) {
@@ -254,26 +287,33 @@ struct Worker {
         memset(values_grad, 0, unit.rows() * a.padded * sizeof(float));
     }
 
-    // Pack the keys of axis 0 from `packed` to `high`.
-    void pack(int64_t high) {
-        constexpr int AHEAD = 16;
-        KeyWalk k(a, unit, a.k, packed), v(a, unit, a.v, packed);
-        int64_t k_at[AHEAD], v_at[AHEAD], to = (packed - unit.low) * unit.plane() * a.padded;
-        const int64_t count = (high - packed) * unit.plane();
-        for (int64_t i = 0; i < count + AHEAD; ++i) {
-            const int64_t slot = i % AHEAD;
-            if (i >= AHEAD && i - AHEAD < count) {
-                read_row(a.storage, a.k.data, k_at[slot], a.size, a.padded, keys + to);
-                read_row(a.storage, a.v.data, v_at[slot], a.size, a.padded, values + to);
-                to += a.padded;
+    // Pack the keys of axis 0 from `packed` to `high`, in runs along the last axis that has more than one.
+    NOINLINE void pack(int64_t high) {
+        const int along = unit.plane() == 1 ? 0 : unit.length[2] == 1 ? 1 : 2;
+        const int64_t count = along ? unit.length[along] : high - packed;
+        for (int64_t i = packed; i < high; i += along ? 1 : count)
+            for (int64_t j = 0; j < (along == 2 ? unit.length[1] : 1); ++j) {
+                int64_t token[AXES];
+                unit.token(a, i, j, 0, token);
+                const int64_t to = ((i - unit.low) * unit.plane() + j * unit.length[2]) * a.padded;
+                pack_run(a.k, token, along, count, keys + to);
+                pack_run(a.v, token, along, count, values + to);
             }
-            if (i >= count) continue;
-            k_at[slot] = k.next();
-            v_at[slot] = v.next();
-            prefetch_row(row_at(a.storage, a.k.data, k_at[slot]), ahead.bytes);
-            prefetch_row(row_at(a.storage, a.v.data, v_at[slot]), ahead.bytes);
-        }
         packed = larger(packed, high);
+    }
+
+    void pack_run(const Tensor& from, const int64_t* token, int along, int64_t count, float* to) {
+        constexpr int64_t AHEAD = 16;
+        const int64_t first = from.at(unit.batch, token, unit.kv_head);
+        const int64_t step = from.stride[along + 1] * a.dilation[along];
+        const char* ahead_of = row_at(a.storage, from.data, first);
+        const int64_t step_bytes = row_bytes(a.storage, step), bytes = ahead.bytes;
+        for (int64_t i = 0; i < smaller(AHEAD, count); ++i) prefetch_row(ahead_of + i * step_bytes, bytes);
+        const auto at = [=](int64_t i) {
+            prefetch_row(ahead_of + smaller(i + AHEAD, count - 1) * step_bytes, bytes);
+            return first + i * step;
+        };
+        read_rows(a.storage, from.data, count, at, a.size, a.padded, to);
     }
 
     template <typename Tile>
@@ -304,7 +344,7 @@ struct Worker {
                     if (a.is_backward) ask_for(dq);
                     list = lists.of(a, unit, tile, extent, low);
                     origin = (((low[0] - unit.low) * unit.length[1] + low[1]) * unit.length[2] + low[2]) * a.padded;
-                    ahead.begin(list.padded_count / KEYS * (1 + a.padded / STEP));
+                    ahead.begin(list.count / KEYS * (1 + a.padded / STEP));
                     work();
                 }
         }
@@ -315,46 +355,57 @@ struct Worker {
     }
 
     void find_queries(const int64_t* tile) {
-        int64_t token[AXES];
-        unit.token(a, tile[0] * a.tile[0], tile[1] * a.tile[1], tile[2] * a.tile[2], token);
-        for (Queries* each : {&q, &out, &lse, &grad_out, &grad_lse, &dq})
-            each->origin = each->tensor.at(unit.batch, token, head);
+        for (Queries* each : {&q, &out, &lse}) each->find(tile);
+        if (a.is_backward)
+            for (Queries* each : {&grad_out, &grad_lse, &dq}) each->find(tile);
         int64_t inside[AXES];
         bool is_whole = true;
         for (int x = 0; x < AXES; ++x) {
             inside[x] = unit.length[x] - tile[x] * a.tile[x];
             is_whole &= inside[x] >= a.tile[x];
         }
-        queries = ALL_LANES;
+        queries = ~uint32_t(0) >> (32 - places.count);
         if (is_whole) return;
-        for (int64_t i = 0; i < LANES; ++i) {
-            const bool is_query = i / a.tile[2] / a.tile[1] < inside[0] && i / a.tile[2] % a.tile[1] < inside[1] &&
-                                  i % a.tile[2] < inside[2];
-            queries &= ~(uint32_t(!is_query) << i);
-        }
+        for (int x = 0; x < AXES; ++x)
+            for (int64_t i = larger(inside[x], 0); i < a.tile[x]; ++i) queries &= ~lists.queries_at[x][i];
     }
 
-    bool is_query(int lane) const { return queries >> lane & 1; }
+    bool is_query(int i) const { return queries >> i & 1; }
+    bool is_whole(int part) const { return (queries >> part * LANES & ALL_LANES) == ALL_LANES; }
 
     void ask_for(const Queries& from) {
-        for (int i = 0; i < LANES; ++i)
+        for (int i = 0; i < places.count; ++i)
             if (is_query(i)) ahead.add(row_at(a.storage, from.tensor.data, from.at(i)));
     }
 
-    // A row for each query of the tile; zeros where the tile leaves the grid.
-    void read_tile(const Queries& from, float* rows) {
+    // A row for each query of a part; zeros where the tile leaves the grid.
+    void read_part(const Queries& from, int part, float* rows) {
+        const int64_t origin = from.origin, *query = from.query + part * LANES;
+        if (is_whole(part)) {
+            const Listed at{origin, query};
+            read_rows(a.storage, from.tensor.data, LANES, at, a.size, a.padded, rows);
+            return;
+        }
+        memset(rows, 0, LANES * a.padded * sizeof(float));
         for (int i = 0; i < LANES; ++i) {
-            float* row = rows + i * a.padded;
-            if (is_query(i))
-                read_row(a.storage, from.tensor.data, from.at(i), a.size, a.padded, row);
-            else
-                memset(row, 0, a.padded * sizeof(float));
+            const Listed at{origin, query + i};
+            if (is_query(part * LANES + i))
+                read_rows(a.storage, from.tensor.data, 1, at, a.size, a.padded, rows + i * a.padded);
         }
     }
 
-    void write_tile(const float* rows, const Queries& to) {
-        for (int i = 0; i < LANES; ++i)
-            if (is_query(i)) write_row(a.storage, rows + i * a.padded, a.size, to.tensor.data, to.at(i));
+    void write_part(const float* rows, int part, const Queries& to) {
+        const int64_t origin = to.origin, *query = to.query + part * LANES;
+        if (is_whole(part)) {
+            const Listed at{origin, query};
+            write_rows(a.storage, rows, LANES, at, a.size, a.padded, to.tensor.data);
+            return;
+        }
+        for (int i = 0; i < LANES; ++i) {
+            const Listed at{origin, query + i};
+            if (is_query(part * LANES + i))
+                write_rows(a.storage, rows + i * a.padded, 1, at, a.size, a.padded, to.tensor.data);
+        }
     }
 
     // The table as vectors: entry (key - tile's origin) holds the bias of every lane, zero where a lane has none.
@@ -365,9 +416,9 @@ struct Worker {
         for (int64_t i = 0; i < extent[0]; ++i)
             for (int64_t j = 0; j < extent[1]; ++j)
                 for (int64_t k = 0; k < extent[2]; ++k)
-                    for (int64_t x = i; x > i - a.tile[0]; --x)
-                        for (int64_t y = j; y > j - a.tile[1]; --y)
-                            for (int64_t z = k; z > k - a.tile[2]; --z) {
+                    for (int64_t x = i; x > i - part_size(a, 0); --x)
+                        for (int64_t y = j; y > j - part_size(a, 1); --y)
+                            for (int64_t z = k; z > k - part_size(a, 2); --z) {
                                 const bool is_inside = x >= 0 && x < side[0] && y >= 0 && y < side[1] && z >= 0 &&
                                                        z < side[2];
                                 entry(at++, is_inside ? (x * side[1] + y) * side[2] + z : -1);
@@ -380,63 +431,118 @@ struct Worker {
 
     void begin_head(int64_t of_group) {
         head = unit.kv_head * (a.heads / a.kv_heads) + of_group;
+        for (Queries* each : {&q, &out, &lse, &grad_out, &grad_lse, &dq}) each->begin(unit, head);
         if (!a.rpb) return;
         const float* table = a.rpb + head * table_floats();
         each_bias([&](int64_t at, int64_t from) { bias[at] = from < 0 ? 0 : table[from] * LOG2_E; });
         if (a.is_backward) memset(bias_grad, 0, entries * LANES * sizeof(float));
     }
 
-    // Scores in units of log 2 for the list's keys [first, first + count); returns the larger of them and `most`.
-    NOINLINE V scores(int64_t first, int64_t count, V most) {
+    // Scores in units of log 2 of the N parts from `part` on for the list's keys [first, first + count); `most` becomes
+    // the larger of them and of what it was.
+    template <int N>
+    NOINLINE void scores(int part, int64_t first, int64_t count, float* to, V* most) {
         // copies: the compiler must assume that a store of a vector changes every member
-        const uint32_t* lanes = list.lanes + first;
+        const uint32_t* seen = list.lanes + first;
         const int64_t* entry = a.rpb ? list.bias + first : nullptr;
-        const float* biases = bias;
-        float* to = weight;
-        dots(q_columns, keys + origin, list.offset + first, count, a.padded, [&](int64_t j, V (&score)[KEYS]) {
+        const float* biases = bias - part * next_bias;
+        const int64_t to_next = next_bias;
+        const float* columns = q_columns + part * LANES * a.padded;
+        const uint32_t everyone = (N == 2 ? ~uint32_t(0) : ALL_LANES) << part * LANES;
+        V peak[N];
+        for (int n = 0; n < N; ++n) peak[n] = most[n];
+        dots<N>(columns, keys + origin, list.offset + first, count, a.padded, [&](int64_t j, V (&score)[N][KEYS]) {
             ahead.some();
             if (entry)
-                for (int i = 0; i < KEYS; ++i) score[i] += load(biases + entry[j + i] * LANES);
-            uint32_t all = ALL_LANES;
-            for (int i = 0; i < KEYS; ++i) all &= lanes[j + i];
-            if (all != ALL_LANES)
-                for (int i = 0; i < KEYS; ++i) score[i] = where(lanes[j + i], score[i], HIDDEN);
-            for (int i = 0; i < KEYS; ++i) store(to + (j + i) * LANES, score[i]);
-            for (int half = KEYS / 2; half; half /= 2)
-                for (int i = 0; i < half; ++i) score[i] = larger(score[i], score[i + half]);
-            most = larger(most, score[0]);
+                for (int n = 0; n < N; ++n)
+                    for (int i = 0; i < KEYS; ++i)
+                        score[n][i] += load(biases - n * to_next + entry[j + i] * LANES);
+            uint32_t all = everyone;
+            for (int i = 0; i < KEYS; ++i) all &= seen[j + i];
+            if (all != everyone)
+                for (int n = 0; n < N; ++n)
+                    for (int i = 0; i < KEYS; ++i)
+                        score[n][i] = where(seen[j + i] >> (part + n) * LANES & ALL_LANES, score[n][i], HIDDEN);
+            for (int n = 0; n < N; ++n)
+                for (int i = 0; i < KEYS; ++i) store(to + (n * BLOCK + j + i) * LANES, score[n][i]);
+            for (int n = 0; n < N; ++n) {
+                for (int half = KEYS / 2; half; half /= 2)
+                    for (int i = 0; i < half; ++i) score[n][i] = larger(score[n][i], score[n][i + half]);
+                peak[n] = larger(peak[n], score[n][0]);
+            }
         });
-        return most;
+        for (int n = 0; n < N; ++n) most[n] = peak[n];
+    }
+
+    // weight = 2^(weight - most); returns their sum.
+    static V exponentials(float* weight, int64_t count, V most) {
+        V total[4] = {};
+        for (int64_t j = 0; j < count; j += 4) {  // four chains: one alone waits for its own results
+            V p[4];
+            for (int i = 0; i < 4; ++i) p[i] = load(weight + (j + i) * LANES) - most;
+            exp2(p);
+            for (int i = 0; i < 4; ++i) {
+                total[i] += p[i];
+                store(weight + (j + i) * LANES, p[i]);
+            }
+        }
+        return (total[0] + total[1]) + (total[2] + total[3]);
+    }
+
+    // work(first, count, part, parts) for the list's keys from `first` to `last`: those that one part sees, or both.
+    template <typename Work>
+    void each_run(int64_t first, int64_t last, Work work) {
+        const int64_t cut[] = {0, list.first_shared, list.last_shared, list.count};
+        for (int run = 0; run < 3; ++run) {
+            const int64_t from = larger(first, cut[run]), to = smaller(last, cut[run + 1]);
+            if (from < to) work(from, to - from, run == 2, run == 1 ? PARTS : 1);
+        }
     }
 
     NOINLINE void forward_tile() {
-        read_tile(q, q_rows);
-        columns_of(q_rows, a.padded, a.scale * LOG2_E, q_columns);
-        memset(sum, 0, LANES * a.padded * sizeof(float));
-        V most = splat(LEAST), total = V{};
-        for (int64_t first = 0; first < list.padded_count; first += BLOCK) {
-            const int64_t count = smaller(BLOCK, list.padded_count - first);
-            const V before = most;
-            most = scores(first, count, most);
-            const V factor = exp2(before - most);
-            float* p_of = weight;
-            total *= factor;
-            for (int64_t j = 0; j < count; j += 4) {  // four chains: one alone waits for its own results
-                V p[4];
-                for (int i = 0; i < 4; ++i) p[i] = load(p_of + (j + i) * LANES) - most;
-                exp2(p);
-                for (int i = 0; i < 4; ++i) {
-                    total += p[i];
-                    store(p_of + (j + i) * LANES, p[i]);
-                }
-            }
-            accumulate(weight, count, values + origin, list.offset + first, a.padded, factor, sum, ahead);
+        V most[PARTS], total[PARTS], factor[PARTS];
+        for (int part = 0; part < parts; ++part) {
+            float* rows = q_rows + part * LANES * a.padded;
+            read_part(q, part, rows);
+            columns_of(rows, a.padded, a.scale * LOG2_E, q_columns + part * LANES * a.padded);
+            most[part] = splat(LEAST);
+            total[part] = V{};
         }
-        rows_of(sum, a.padded, 1.0f / total, q_rows);
-        write_tile(q_rows, out);
-        const V sums = most * LN_2 + log(total);
-        for (int i = 0; i < LANES; ++i)
-            if (is_query(i)) static_cast<float*>(a.lse.data)[lse.at(i)] = sums[i];
+        memset(sum, 0, places.count * a.padded * sizeof(float));
+        for (int64_t first = 0; first < list.count; first += BLOCK) {
+            const int64_t last = smaller(first + BLOCK, list.count);
+            for (int part = 0; part < parts; ++part) factor[part] = most[part];
+            each_run(first, last, [&](int64_t from, int64_t count, int part, int shared_by) {
+                float* to = weight + (part * BLOCK + from - first) * LANES;
+                if (shared_by == 1)
+                    scores<1>(part, from, count, to, most + part);
+                else
+                    scores<PARTS>(0, from, count, to, most);
+            });
+            for (int part = 0; part < parts; ++part) {
+                factor[part] = exp2(factor[part] - most[part]);
+                const int64_t from = larger(first, list.begin(part)), to = smaller(last, list.end(part));
+                total[part] = total[part] * factor[part] +
+                              exponentials(weight + (part * BLOCK + from - first) * LANES, to - from, most[part]);
+            }
+            each_run(first, last, [&](int64_t from, int64_t count, int part, int shared_by) {
+                const float* p = weight + (part * BLOCK + from - first) * LANES;
+                const int64_t* offset = list.offset + from;
+                float* to = sum + part * LANES * a.padded;
+                if (shared_by == 1)
+                    accumulate<1, STEP>(p, count, values + origin, offset, a.padded, factor + part, to, ahead);
+                else
+                    accumulate<PARTS, STEP / PARTS>(p, count, values + origin, offset, a.padded, factor, to, ahead);
+                for (int n = part; n < part + shared_by; ++n) factor[n] = splat(1.0f);
+            });
+        }
+        for (int part = 0; part < parts; ++part) {
+            rows_of(sum + part * LANES * a.padded, a.padded, 1.0f / total[part], q_rows);
+            write_part(q_rows, part, out);
+            const V sums = most[part] * LN_2 + log(total[part]);
+            for (int i = 0; i < LANES; ++i)
+                if (is_query(part * LANES + i)) static_cast<float*>(a.lse.data)[lse.at(part * LANES + i)] = sums[i];
+        }
     }
 
     void forward_unit(int64_t index) {
@@ -447,48 +553,49 @@ struct Worker {
         }
     }
 
-    NOINLINE void backward_tile() {
-        read_tile(grad_out, grad_rows);
+    NOINLINE void backward_part(int part) {
+        read_part(grad_out, part, grad_rows);
         columns_of(grad_rows, a.padded, 1.0f, grad_columns);
-        read_tile(out, q_rows);
+        read_part(out, part, q_rows);
         columns_of(q_rows, a.padded, 1.0f, sum);
         V sums = V{}, delta = V{};
         for (int64_t d = 0; d < a.padded; ++d) delta += load(grad_columns + d * LANES) * load(sum + d * LANES);
-        read_tile(q, q_rows);
-        columns_of(q_rows, a.padded, a.scale * LOG2_E, q_columns);
+        read_part(q, part, q_rows);
+        columns_of(q_rows, a.padded, a.scale * LOG2_E, q_columns + part * LANES * a.padded);
         for (int i = 0; i < LANES; ++i) {
-            if (!is_query(i)) continue;
-            sums[i] = static_cast<const float*>(a.lse.data)[lse.at(i)] * LOG2_E;
-            if (a.grad_lse.data) delta[i] -= static_cast<const float*>(a.grad_lse.data)[grad_lse.at(i)];
+            if (!is_query(part * LANES + i)) continue;
+            sums[i] = static_cast<const float*>(a.lse.data)[lse.at(part * LANES + i)] * LOG2_E;
+            if (a.grad_lse.data) delta[i] -= static_cast<const float*>(a.grad_lse.data)[grad_lse.at(part * LANES + i)];
         }
         memset(sum, 0, LANES * a.padded * sizeof(float));
-        for (int64_t first = 0; first < list.padded_count; first += BLOCK) {
-            const int64_t count = smaller(BLOCK, list.padded_count - first);
-            const int64_t real = smaller(count, list.count - first);
+        const V one = splat(1.0f);
+        for (int64_t first = list.begin(part); first < list.end(part); first += BLOCK) {
+            const int64_t count = smaller(BLOCK, list.end(part) - first);
             const int64_t* offset = list.offset + first;
-            scores(first, count, V{});
-            dots(
+            V most = V{};
+            scores<1>(part, first, count, weight, &most);
+            dots<1>(
                 grad_columns, values + origin, offset, count, a.padded,
-                [=, to = weight, to_grad = weight_grad](int64_t j, V (&grad)[KEYS]) {
+                [=, to = weight, to_grad = weight_grad](int64_t j, V (&grad)[1][KEYS]) {
                     V p[KEYS];
                     for (int i = 0; i < KEYS; ++i) p[i] = load(to + (j + i) * LANES) - sums;
                     exp2(p);
                     for (int i = 0; i < KEYS; ++i) {
                         store(to + (j + i) * LANES, p[i]);
-                        store(to_grad + (j + i) * LANES, p[i] * (grad[i] - delta));
+                        store(to_grad + (j + i) * LANES, p[i] * (grad[0][i] - delta));
                     }
                 });
-            accumulate(weight_grad, count, keys + origin, offset, a.padded, splat(1.0f), sum, ahead);
-            scatter(weight, real, grad_rows, a.padded, values_grad + origin, offset);
-            scatter(weight_grad, real, q_rows, a.padded, keys_grad + origin, offset);
+            accumulate<1, STEP>(weight_grad, count, keys + origin, offset, a.padded, &one, sum, ahead);
+            scatter(weight, count, grad_rows, a.padded, values_grad + origin, offset);
+            scatter(weight_grad, count, q_rows, a.padded, keys_grad + origin, offset);
             if (a.rpb)
-                for (int64_t j = 0; j < real; ++j) {
-                    float* at = bias_grad + list.bias[first + j] * LANES;
+                for (int64_t j = 0; j < count; ++j) {
+                    float* at = bias_grad + list.bias[first + j] * LANES - part * next_bias;
                     store(at, load(at) + load(weight_grad + j * LANES));
                 }
         }
         rows_of(sum, a.padded, splat(a.scale), q_rows);
-        write_tile(q_rows, dq);
+        write_part(q_rows, part, dq);
     }
 
     void backward_unit(int64_t index) {
@@ -496,7 +603,9 @@ struct Worker {
         const int64_t of_group = a.heads / a.kv_heads;
         for (int64_t i = 0; i < of_group; ++i) {
             begin_head(i);
-            each_tile([&] { backward_tile(); });
+            each_tile([&] {
+                for (int part = 0; part < parts; ++part) backward_part(part);
+            });
             if (!a.rpb) continue;
             float* table = a.bias_partial + index * a.bias_floats + i * table_floats();
             memset(table, 0, table_floats() * sizeof(float));
@@ -516,8 +625,9 @@ struct Worker {
     void write_key(const Unit& u, int64_t row, const float* dk, const float* dv) {
         int64_t token[AXES];
         u.token(a, u.low + row / u.plane(), row / u.length[2] % u.length[1], row % u.length[2], token);
-        write_row(a.storage, dk, a.size, a.dk.data, a.dk.at(u.batch, token, u.kv_head));
-        write_row(a.storage, dv, a.size, a.dv.data, a.dv.at(u.batch, token, u.kv_head));
+        const int64_t dk_at = a.dk.at(u.batch, token, u.kv_head), dv_at = a.dv.at(u.batch, token, u.kv_head);
+        write_rows(a.storage, dk, 1, Listed{0, &dk_at}, a.size, a.padded, a.dk.data);
+        write_rows(a.storage, dv, 1, Listed{0, &dv_at}, a.size, a.padded, a.dv.data);
     }
 
     // dK and dV of one key/value head of a group: the partial sums of its chunks, in their order.
@@ -567,23 +677,31 @@ int64_t visits(const Args& a, int x, int64_t size) {
     return sum;
 }
 
-// The shape of LANES queries that visits the fewest keys.
+// The shape of LANES queries that visits the fewest keys; two of them where they share most of their keys.
 void choose_tile(Args& a) {
     constexpr int64_t TILE_COST = 24;  // what a tile costs besides its keys, in keys
-    double least = 0;
+    double least = 0, keys_along[AXES][LANES + 1], tiles_along[AXES][LANES + 1];
+    for (int x = 0; x < AXES; ++x)
+        for (int64_t size = 1; size <= LANES; size *= 2) {
+            keys_along[x][size] = double(visits(a, x, size));
+            tiles_along[x][size] = double(tiles_of(tiles_of(a.length[x], a.dilation[x]), size));
+        }
     for (int64_t t0 = 1; t0 <= LANES; t0 *= 2)
         for (int64_t t1 = 1; t0 * t1 <= LANES; t1 *= 2) {
             const int64_t tile[AXES] = {t0, t1, LANES / t0 / t1};
             double keys = 1, tiles = 1;
             for (int x = 0; x < AXES; ++x) {
-                keys *= double(visits(a, x, tile[x]));
-                tiles *= double(tiles_of(tiles_of(a.length[x], a.dilation[x]), tile[x]));
+                keys *= keys_along[x][tile[x]];
+                tiles *= tiles_along[x][tile[x]];
             }
             const double cost = keys + TILE_COST * tiles;
             if (least != 0 && cost >= least) continue;
             least = cost;
             memcpy(a.tile, tile, sizeof tile);
         }
+    const int along = parting(a);
+    const double shared = double(a.window[along] - 1) / double(a.window[along] - 1 + a.tile[along]);
+    if (shared > 0.8 && a.length[along] / a.dilation[along] > a.tile[along]) a.tile[along] *= PARTS;
 }
 
 template <typename Work>

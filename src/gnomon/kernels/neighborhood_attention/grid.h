@@ -42,6 +42,39 @@ static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t tiles_of(int64_t length, int64_t tile) { return (length + tile - 1) / tile; }
 
+// A tile has one part, of LANES queries, or PARTS of them.
+static inline int parts_of(const Args& a) { return int(a.tile[0] * a.tile[1] * a.tile[2] / LANES); }
+
+// The axis along which the parts of a tile lie side by side: its longest side.
+static inline int parting(const Args& a) {
+    int longest = 0;
+    for (int x = 1; x < AXES; ++x)
+        if (a.tile[x] >= a.tile[longest]) longest = x;
+    return longest;
+}
+
+static inline int64_t part_size(const Args& a, int x) { return x == parting(a) ? a.tile[x] / parts_of(a) : a.tile[x]; }
+
+// Where the queries lie in their tile.
+struct Places {
+    int64_t place[QUERIES][AXES];
+    int count;
+
+    explicit Places(const Args& a) {
+        int64_t begin[AXES] = {}, size[AXES];
+        count = 0;
+        for (int x = 0; x < AXES; ++x) size[x] = part_size(a, x);
+        for (int part = 0; part < parts_of(a); ++part, begin[parting(a)] += size[parting(a)])
+            for (int64_t i = 0; i < size[0]; ++i)
+                for (int64_t j = 0; j < size[1]; ++j)
+                    for (int64_t k = 0; k < size[2]; ++k, ++count) {
+                        place[count][0] = begin[0] + i;
+                        place[count][1] = begin[1] + j;
+                        place[count][2] = begin[2] + k;
+                    }
+    }
+};
+
 // One key/value head of one dilation group, and of its tiles a run of rows along axis 0.
 struct Unit {
     int64_t index, batch, kv_head, group[AXES], length[AXES], tiles[AXES];
@@ -92,12 +125,17 @@ static inline int64_t reach(const Unit& u, int x, int64_t tile, int64_t size, in
     return u.end[x][smaller((tile + 1) * size, u.length[x]) - 1] - *low;
 }
 
-// The keys that a tile sees: offsets into the packed rows from the tile's first key, the lanes that see each of them,
-// and the entry of the bias vectors. padded_count repeats the last key, unseen, up to a multiple of KEYS.
+// The keys that a tile sees: offsets into the packed rows from the tile's first key, the queries that see each of them,
+// and the entry of the first part's bias vectors. Keys that only the first part sees come first, then shared ones, then
+// the second part's; each of the three repeats its last key, unseen, up to a multiple of KEYS.
 struct KeyList {
     int64_t *offset, *bias;
     uint32_t* lanes;
-    int64_t count, padded_count;
+    int64_t count, first_shared, last_shared;  // last: the one after
+
+    int64_t begin(int part) const { return part ? first_shared : 0; }
+    int64_t end(int part) const { return part ? count : last_shared; }
+
     int64_t pattern[AXES];
 };
 
@@ -107,19 +145,21 @@ struct KeyLists {
     static constexpr int MOST = 32;
     KeyList list[MOST];
     int64_t slots, used, oldest, length[AXES];
+    uint32_t queries_at[AXES][QUERIES];  // by their place along the axis
     int64_t* pattern[AXES];  // of each tile along the axis: the first tile that is like it
     uint32_t* seen[AXES];
 
     template <typename Memory>
-    KeyLists(const Args& a, Memory& memory) : used(0), oldest(0) {
+    KeyLists(const Args& a, const Places& places, Memory& memory) : used(0), oldest(0), queries_at{} {
         slots = larger(1, smaller(MOST, 8192 / a.most_keys));
         for (int64_t i = 0; i < slots; ++i) {
-            list[i].offset = memory.template take<int64_t>(a.most_keys + 2 * KEYS);
-            list[i].bias = memory.template take<int64_t>(a.rpb ? a.most_keys + KEYS : 0);
-            list[i].lanes = memory.template take<uint32_t>(a.most_keys + KEYS);
+            list[i].offset = memory.template take<int64_t>(a.most_keys + 5 * KEYS);
+            list[i].bias = memory.template take<int64_t>(a.rpb ? a.most_keys + 4 * KEYS : 0);
+            list[i].lanes = memory.template take<uint32_t>(a.most_keys + 4 * KEYS);
         }
         for (int x = 0; x < AXES; ++x) {
             length[x] = -1;
+            for (int i = 0; i < places.count; ++i) queries_at[x][places.place[i][x]] |= uint32_t(1) << i;
             pattern[x] = memory.template take<int64_t>(a.length[x]);
             seen[x] = memory.template take<uint32_t>(a.most_keys);
         }
@@ -173,42 +213,49 @@ struct KeyLists {
 
     void make(const Args& a, const Unit& u, const int64_t* tile, const int64_t* low, const int64_t* range,
               const int64_t* bias_extent, KeyList& to) {
-        int64_t from[AXES], after = LANES;
+        int64_t from[AXES];
         for (int x = 0; x < AXES; ++x) {
             to.pattern[x] = pattern[x][tile[x]];
             from[x] = low[x] - tile[x] * a.tile[x] + a.window[x] - 1;
             memset(seen[x], 0, range[x] * sizeof(uint32_t));
-            after /= a.tile[x];
             for (int64_t i = 0; i < a.tile[x] && tile[x] * a.tile[x] + i < u.length[x]; ++i) {
                 const int64_t query = tile[x] * a.tile[x] + i;
-                uint32_t lanes_at_i = 0;
-                for (int64_t lane = 0; lane < LANES; ++lane)
-                    lanes_at_i |= uint32_t(lane / after % a.tile[x] == i) << lane;
-                for (int64_t key = u.start[x][query]; key < u.end[x][query]; ++key) seen[x][key - low[x]] |= lanes_at_i;
+                for (int64_t key = u.start[x][query]; key < u.end[x][query]; ++key)
+                    seen[x][key - low[x]] |= queries_at[x][i];
             }
         }
         int64_t count = 0;
-        for (int64_t i = 0; i < range[0]; ++i)
-            for (int64_t j = 0; j < range[1]; ++j) {
-                const uint32_t row = seen[0][i] & seen[1][j];
-                if (!row) continue;
-                for (int64_t k = 0; k < range[2]; ++k) {
-                    const uint32_t lanes = row & seen[2][k];
-                    if (!lanes) continue;
-                    to.offset[count] = ((i * u.length[1] + j) * u.length[2] + k) * a.padded;
-                    to.lanes[count] = lanes;
-                    if (a.rpb)
-                        to.bias[count] =
-                            ((from[0] + i) * bias_extent[1] + from[1] + j) * bias_extent[2] + from[2] + k;
-                    ++count;
+        const auto add_keys = [&](uint32_t which) {  // the parts that see a key, as bits
+            const int64_t first = count;
+            for (int64_t i = 0; i < range[0]; ++i)
+                for (int64_t j = 0; j < range[1]; ++j) {
+                    const uint32_t row = seen[0][i] & seen[1][j];
+                    if (!row) continue;
+                    for (int64_t k = 0; k < range[2]; ++k) {
+                        const uint32_t lanes = row & seen[2][k];
+                        const bool in_first = lanes & ALL_LANES, in_second = lanes & ~ALL_LANES;
+                        if (uint32_t(in_first) + 2 * in_second != which) continue;
+                        to.offset[count] = ((i * u.length[1] + j) * u.length[2] + k) * a.padded;
+                        to.lanes[count] = lanes;
+                        if (a.rpb)
+                            to.bias[count] =
+                                ((from[0] + i) * bias_extent[1] + from[1] + j) * bias_extent[2] + from[2] + k;
+                        ++count;
+                    }
                 }
+            if (count == first) return;
+            for (const int64_t last = count - 1; count % KEYS; ++count) {
+                to.offset[count] = to.offset[last];
+                to.lanes[count] = 0;
+                if (a.rpb) to.bias[count] = to.bias[last];
             }
+        };
+        add_keys(1);
+        to.first_shared = count;
+        add_keys(3);
+        to.last_shared = count;
+        add_keys(2);
         to.count = count;
-        to.padded_count = (count + KEYS - 1) / KEYS * KEYS;
-        for (int64_t i = count; i < to.padded_count + KEYS; ++i) to.offset[i] = to.offset[count - 1];  // prefetched
-        for (int64_t i = count; i < to.padded_count; ++i) {
-            to.lanes[i] = 0;
-            if (a.rpb) to.bias[i] = to.bias[count - 1];
-        }
+        for (int64_t i = 0; i < KEYS; ++i) to.offset[count + i] = to.offset[count - 1];  // prefetched
     }
 };

@@ -58,8 +58,8 @@ static inline void convert_out(const float* from, int64_t size, T* to, Convert c
 }
 
 // `size` elements from element `at` of a tensor; zeros up to `padded`.
-static __attribute__((noinline)) void read_row(
-    int64_t storage, const void* tensor, int64_t at, int64_t size, int64_t padded, float* __restrict to) {
+template <Storage storage>
+static inline void read_row(const void* tensor, int64_t at, int64_t size, int64_t padded, float* __restrict to) {
     if (storage == FLOAT32)
         convert_in(static_cast<const float*>(tensor) + at, size, to, [](float x) { return x; });
     else if (storage == BFLOAT16)
@@ -69,13 +69,57 @@ static __attribute__((noinline)) void read_row(
     for (int64_t i = size; i < padded; ++i) to[i] = 0;
 }
 
-static __attribute__((noinline)) void write_row(int64_t storage, const float* __restrict from, int64_t size, void* tensor, int64_t at) {
+template <Storage storage>
+static inline void write_row(const float* __restrict from, int64_t size, void* tensor, int64_t at) {
     if (storage == FLOAT32)
         convert_out(from, size, static_cast<float*>(tensor) + at, [](float x) { return x; });
     else if (storage == BFLOAT16)
         convert_out(from, size, static_cast<uint16_t*>(tensor) + at, to_bfloat16);
     else
         convert_out(from, size, static_cast<uint16_t*>(tensor) + at, to_float16);
+}
+
+// Places `first + offset[i]` of rows.
+struct Listed {
+    int64_t first;
+    const int64_t* offset;
+
+    int64_t operator()(int64_t i) const { return first + offset[i]; }
+};
+
+template <Storage storage, typename At>
+static __attribute__((noinline)) void read_rows_as(
+    const void* tensor, int64_t count, At at, int64_t size, int64_t padded, float* to) {
+    for (int64_t i = 0; i < count; ++i) read_row<storage>(tensor, at(i), size, padded, to + i * padded);
+}
+
+template <Storage storage, typename At>
+static __attribute__((noinline)) void write_rows_as(
+    const float* from, int64_t count, At at, int64_t size, int64_t padded, void* tensor) {
+    for (int64_t i = 0; i < count; ++i) write_row<storage>(from + i * padded, size, tensor, at(i));
+}
+
+// `count` rows, row i from element at(i) on.
+template <typename At>
+static inline void read_rows(
+    int64_t storage, const void* tensor, int64_t count, At at, int64_t size, int64_t padded, float* to) {
+    if (storage == FLOAT32)
+        read_rows_as<FLOAT32>(tensor, count, at, size, padded, to);
+    else if (storage == BFLOAT16)
+        read_rows_as<BFLOAT16>(tensor, count, at, size, padded, to);
+    else
+        read_rows_as<FLOAT16>(tensor, count, at, size, padded, to);
+}
+
+template <typename At>
+static inline void write_rows(
+    int64_t storage, const float* from, int64_t count, At at, int64_t size, int64_t padded, void* tensor) {
+    if (storage == FLOAT32)
+        write_rows_as<FLOAT32>(from, count, at, size, padded, tensor);
+    else if (storage == BFLOAT16)
+        write_rows_as<BFLOAT16>(from, count, at, size, padded, tensor);
+    else
+        write_rows_as<FLOAT16>(from, count, at, size, padded, tensor);
 }
 
 static inline const char* row_at(int64_t storage, const void* tensor, int64_t at) {

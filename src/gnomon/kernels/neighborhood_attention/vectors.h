@@ -17,11 +17,13 @@ constexpr int LANES = 4;
 #endif
 constexpr int STEP = LANES < 8 ? 8 : LANES;  // rows are padded with zeros to a multiple of it
 constexpr uint32_t ALL_LANES = (1u << LANES) - 1;
+constexpr int PARTS = LANES == 16 ? 2 : 1;  // most vectors in a tile: two share the loads of keys, if registers suffice
+constexpr int QUERIES = PARTS * LANES;
 
 typedef float V __attribute__((vector_size(LANES * 4), may_alias));
 typedef int32_t I __attribute__((vector_size(LANES * 4), may_alias));
 
-static inline V splat(float x) { return V{} + x; }
+static inline V splat(float x) { return x - V{}; }  // x + 0 would be computed: it is not x for -0
 static inline V load(const float* x) { return *reinterpret_cast<const V*>(x); }
 static inline void store(float* x, V value) { *reinterpret_cast<V*>(x) = value; }
 static inline I bits_of(V x) { return reinterpret_cast<I>(x); }
@@ -40,9 +42,14 @@ static inline V larger(V a, V b) {
 
 // `x` where the lane's bit is set, else `otherwise`.
 static inline V where(uint32_t lanes, V x, float otherwise) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<V>(
+        _mm512_mask_blend_ps(__mmask16(lanes), _mm512_set1_ps(otherwise), reinterpret_cast<__m512>(x)));
+#else
     I bit;
     for (int i = 0; i < LANES; ++i) bit[i] = 1 << i;
     return (bit & static_cast<int32_t>(lanes)) != 0 ? x : splat(otherwise);
+#endif
 }
 
 // 2^x for x <= 127, relative error below 2e-7; exactly 0 from -127 down; NaN stays NaN. COUNT at once, step by step,
