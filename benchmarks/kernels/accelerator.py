@@ -45,6 +45,7 @@ from numpy.typing import NDArray
 from gnomon.core.records import to_json
 from gnomon.devices.host import host
 from gnomon.forecast.length_aware import draw_lengths, run_all, summary
+from gnomon.forecast.length_aware.arrangements import PUBLISHED
 from gnomon.kernels.detected_attention import DetectedAttention
 from gnomon.kernels.detected_attention.accelerator import Design, Layer, compare, masks
 from gnomon.zoo.sequence.associative_recall import RecallTransformer, accuracy
@@ -52,16 +53,6 @@ from gnomon.zoo.sequence.associative_recall import RecallTransformer, accuracy
 RESULTS = Path(__file__).parents[1] / "results" / "accelerator.json"
 _SEQUENCES = 8
 _LARGE = Layer(tokens=512, width=768, heads=12, head_dim=64, ffn=3072)  # rank 16, 4 bits, a tenth kept; a stand-in mask
-# of the method's card: speed-up over dense padded, useful utilization
-CARD = {
-    "dense padded": (1.0, 0.39),
-    "dense": (1.27, 0.59),
-    "sparse padded": (1.06, 0.43),
-    "sparse": (1.54, 0.65),
-    "sparse sorted": (1.85, 0.78),
-    "sparse sorted buffered": (1.95, 0.83),
-    "sparse buffered": (1.91, 0.81),
-}
 
 
 def trained(steps: Steps) -> tuple[RecallTransformer, float, float]:
@@ -144,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "(c) attention in fewer cycles than dense": found["trained"]["attention_speedup"] > 1,
         "(d) the card's arrangements": all(
             abs(rows[name].speedup / speedup - 1) <= 0.08 and abs(rows[name].useful - useful) <= 0.04
-            for name, (speedup, useful) in CARD.items()
+            for name, (speedup, useful) in PUBLISHED.items()
         ),
     }
     print(f"accuracy: dense {dense:.3f}, {KEPT[0]} of {TASK.tokens} keys {sparse:.3f}")
@@ -156,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name:10} {kinds['dota, out-of-order']:13.3f} {kinds['dota, in-order']:9.3f} {row['least']:6.3f} "
               f"{row['attention_speedup']:9.2f}x {row['layer_speedup']:5.2f}x {row['energy_ratio']:6.2f}x")  # fmt: skip
     print(f"\n{'arrangement':24} {'speed-up':>9} {'card':>6} {'useful':>7} {'card':>6}")
-    for name, (speedup, useful) in CARD.items():
+    for name, (speedup, useful) in PUBLISHED.items():
         print(f"{name:24} {rows[name].speedup:8.2f}x {speedup:5.2f}x {rows[name].useful:7.2f} {useful:6.2f}")
     for bar, holds in bars.items():
         print(f"{'holds' if holds else 'MISSED':7} {bar}")
@@ -167,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "accuracy": {"dense": dense, "detected": sparse},
         "masks": found,
         "pipeline": {name: row._asdict() for name, row in rows.items()},
-        "card": CARD,
+        "card": PUBLISHED,
         "bars": bars,
         "environment": {
             "host": to_json(host()),

@@ -185,6 +185,8 @@ def compare_sentences(rounds: int) -> dict[str, Any]:
             try:
                 outputs[variant] = variants[variant]()
             except (RuntimeError, NotImplementedError) as error:  # jagged attention is not there in every torch
+                if variant != "packed, jagged SDPA":
+                    raise
                 refused[variant] = str(error).splitlines()[0]
                 del variants[variant]
         reference = outputs["padded, random order"]

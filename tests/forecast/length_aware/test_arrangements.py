@@ -2,19 +2,7 @@
 
 import pytest
 
-from gnomon.forecast.length_aware.arrangements import Setting, draw_lengths, run_all, summary
-
-# of the card: 12 layers, 16 sequences, median 120, sigma 0.6, 20 draws, top 30; speed-up and useful utilization. Its
-# cut, width and longest length are not told; ours are the natural cut, BERT-base and 384 tokens
-CARD = {
-    "dense padded": (1.0, 0.39),
-    "dense": (1.27, 0.59),
-    "sparse padded": (1.06, 0.43),
-    "sparse": (1.54, 0.65),
-    "sparse sorted": (1.85, 0.78),
-    "sparse sorted buffered": (1.95, 0.83),
-    "sparse buffered": (1.91, 0.81),
-}
+from gnomon.forecast.length_aware.arrangements import PUBLISHED, Setting, draw_lengths, run_all, summary
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +11,10 @@ def rows():
     return {row.name: row for row in summary(draws)}
 
 
-@pytest.mark.parametrize("name", CARD)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_the_figures_of_the_card_come_back(rows, name):
     """Means over 20 draws of 16 lengths move by some 5 % between seeds."""
-    speedup, useful = CARD[name]
+    speedup, useful = PUBLISHED[name]
     assert rows[name].speedup == pytest.approx(speedup, rel=0.08)
     assert rows[name].useful == pytest.approx(useful, abs=0.04)
 

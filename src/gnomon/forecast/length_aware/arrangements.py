@@ -16,6 +16,18 @@ NATURAL = (
     ("projection", "norm 1", "ffn 1", "ffn 2", "norm 2"),
 )
 
+# of the method's card (12 layers, 16 sequences, median 120, sigma 0.6, 20 draws, top 30): speed-up over dense padded,
+# and useful utilization. Its cut, width and longest length are not told; ours: the natural cut, BERT-base, 384 tokens
+PUBLISHED: Mapping[str, tuple[float, float]] = {
+    "dense padded": (1.0, 0.39),
+    "dense": (1.27, 0.59),
+    "sparse padded": (1.06, 0.43),
+    "sparse": (1.54, 0.65),
+    "sparse sorted": (1.85, 0.78),
+    "sparse sorted buffered": (1.95, 0.83),
+    "sparse buffered": (1.91, 0.81),
+}
+
 
 class Setting(NamedTuple):
     """The encoder, how often it is repeated, and the hardware. stages: how many the priorities are cut into; None takes
